@@ -1,0 +1,46 @@
+# make demo   photographs four times larger, beside bicubic and the truth, with figures
+# make lab    the lessons in JupyterLab
+# make test   every lesson in a fresh kernel without network, and the tests in tests/
+# make bench  speed and memory beside peers, as ratios
+# make lessons  run every lesson, save its outputs, export the package, rebuild README.md (for those who change a lesson)
+# Each makes .venv and installs what it needs when that is missing or settings.ini changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo lab test bench lessons clean
+
+demo: .venv/core
+	$(BIN)/esrdgan demo --out out/demo
+
+lab: .venv/lessons
+	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
+
+test: .venv/test
+	$(BIN)/python -m pytest tests -q --durations=15
+
+bench: .venv/test
+	$(BIN)/python benchmarks/inference.py
+
+lessons: .venv/test
+	$(BIN)/nbdev_export
+	$(BIN)/python tests/lessons.py
+	$(BIN)/python tests/readme.py
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv || { echo "python3 with venv is needed (on Debian and Ubuntu: apt install python3-venv)"; rm -rf .venv; exit 1; }
+
+.venv/core: settings.ini setup.py | .venv/bin/pip
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/lessons: settings.ini setup.py | .venv/bin/pip
+	$(BIN)/pip install --quiet --editable '.[lessons]'
+	@touch $@ .venv/core
+
+.venv/test: settings.ini setup.py | .venv/bin/pip
+	$(BIN)/pip install --quiet --editable '.[lessons,test]'
+	@touch $@ .venv/core .venv/lessons
+
+clean:
+	rm -rf .venv out build dist *.egg-info

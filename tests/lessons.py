@@ -1,0 +1,89 @@
+"""Run lessons in a fresh kernel with the network blocked.
+
+    python tests/lessons.py [NAME ...]     run these lessons (all when none is named) and save their outputs, cleaned
+
+The test suite uses `run` from here, so that what a maintainer saves is what the tests execute.
+"""
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+# Put first on the kernel's path as `sitecustomize`: any connection that leaves this machine is an error.
+NO_NETWORK = '''
+import socket
+_connect = socket.socket.connect
+def connect(self, address):
+    if self.family != getattr(socket, "AF_UNIX", None) and str(address[0]) not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(f"a lesson tried to reach the network: {address}")
+    return _connect(self, address)
+socket.socket.connect = socket.socket.connect_ex = connect
+'''
+
+
+def lessons():
+    "Every lesson and solution, in reading order."
+    return sorted(NBS.glob("*.ipynb")) + sorted((NBS / "solutions").glob("*.ipynb"))
+
+
+def run(path, timeout=180):
+    "Execute one lesson in place and return it; a failing cell raises an error that names the lesson and the cell."
+    nb = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "sitecustomize.py").write_text(NO_NETWORK)
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), MPLBACKEND="module://matplotlib_inline.backend_inline")
+        client = NotebookClient(nb, timeout=timeout, kernel_name="python3", store_widget_state=False,
+                                resources={"metadata": {"path": str(path.parent)}})
+        done = []
+        client.on_cell_executed = lambda cell, cell_index, execute_reply: done.append(cell_index)
+        try:
+            client.execute(env=env)
+        except CellExecutionError as error:
+            cell = next((i for i, c in enumerate(nb.cells) if c.cell_type == "code" and any(o.output_type == "error" for o in c.outputs)), "?")
+            raise AssertionError(f"{path.relative_to(ROOT)}, cell {cell}: {error.ename}: {error.evalue}\n{error}") from None
+    return clean(nb)
+
+
+def clean(nb):
+    "Strip what a reader does not need: widget state and views, counts, timings; and text that changes with every run."
+    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    for i, cell in enumerate(nb.cells):
+        cell.id, cell.metadata = f"cell-{i}", {}
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        for out in cell.outputs:
+            if out.output_type == "execute_result":
+                out.execution_count = None
+            data = out.get("data", {})
+            data.pop(WIDGET_VIEW, None)
+            if "image/png" in data:
+                data["image/png"] = data["image/png"].strip()
+            for kind in ("text/plain",):
+                if kind in data:
+                    data[kind] = re.sub(r" at 0x[0-9a-f]+", "", data[kind])
+            out["metadata"] = {}
+    return nb
+
+
+def main(names):
+    wanted = [p for p in lessons() if not names or p.stem in names or p.name in names]
+    for path in wanted:
+        start = time.time()
+        nb = run(path)
+        nbformat.write(nb, path)
+        print(f"{path.relative_to(ROOT)}: {time.time() - start:.1f} s, {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
