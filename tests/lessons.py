@@ -1,7 +1,9 @@
 """Run lessons in a fresh kernel with the network blocked.
 
     python tests/lessons.py [NAME ...]     run these lessons (all when none is named) and save their outputs, cleaned
+    python tests/lessons.py --online NAME  the same with the network, cells marked `eval: false` included
 
+Without `--online` a cell marked `eval: false` is passed over and keeps the output it was saved with.
 The test suite uses `run` from here, so that what a maintainer saves is what the tests execute.
 """
 import os
@@ -31,21 +33,27 @@ socket.socket.connect = socket.socket.connect_ex = connect
 '''
 
 
+class Client(NotebookClient):
+    "Passes over the cells marked `eval: false`."
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
+            return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+
 def lessons():
     "Every lesson and solution, in reading order."
     return sorted(NBS.glob("*.ipynb")) + sorted((NBS / "solutions").glob("*.ipynb"))
 
 
-def run(path, timeout=180):
-    "Execute one lesson in place and return it; a failing cell raises an error that names the lesson and the cell."
+def run(path, online=False):
+    "Execute one lesson and return it; a failing cell raises an error that names the lesson and the cell."
     nb = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "sitecustomize.py").write_text(NO_NETWORK)
+        Path(folder, "sitecustomize.py").write_text("" if online else NO_NETWORK)
         env = dict(os.environ, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), MPLBACKEND="module://matplotlib_inline.backend_inline")
-        client = NotebookClient(nb, timeout=timeout, kernel_name="python3", store_widget_state=False,
-                                resources={"metadata": {"path": str(path.parent)}})
-        done = []
-        client.on_cell_executed = lambda cell, cell_index, execute_reply: done.append(cell_index)
+        kind = NotebookClient if online else Client
+        client = kind(nb, timeout=180, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
         try:
             client.execute(env=env)
         except CellExecutionError as error:
@@ -69,18 +77,19 @@ def clean(nb):
             data.pop(WIDGET_VIEW, None)
             if "image/png" in data:
                 data["image/png"] = data["image/png"].strip()
-            for kind in ("text/plain",):
-                if kind in data:
-                    data[kind] = re.sub(r" at 0x[0-9a-f]+", "", data[kind])
+            if "text/plain" in data:
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
             out["metadata"] = {}
     return nb
 
 
 def main(names):
+    online = "--online" in names
+    names = [n for n in names if n != "--online"]
     wanted = [p for p in lessons() if not names or p.stem in names or p.name in names]
     for path in wanted:
         start = time.time()
-        nb = run(path)
+        nb = run(path, online)
         nbformat.write(nb, path)
         print(f"{path.relative_to(ROOT)}: {time.time() - start:.1f} s, {path.stat().st_size / 1e3:.0f} kB", flush=True)
 

@@ -1,0 +1,105 @@
+"""Labs in a real browser: JupyterLab, Chromium, and a hand on the slider.
+
+Every lesson that shows a lab is opened, run, and the first control of each lab is moved by keyboard: the picture must change.
+"""
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+
+from lessons import NBS, ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (on Debian: apt install chromium)")
+
+
+def lab_count(path):
+    "How many cells of a lesson end in a lab: a variable bound to Lab(...), alone on the last line."
+    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    names = set(re.findall(r"^(\w+) = (?:\w+\.)?Lab\(", "\n".join(code), re.M))
+    return sum(c.rstrip().splitlines()[-1].strip() in names for c in code if c.strip())
+
+
+WITH_LABS = [p for p in sorted(NBS.glob("*.ipynb")) if lab_count(p)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "JupyterLab over a copy of the lessons and the pictures; gives its address."
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NBS, home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "data", home / "data")
+    settings = home / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={home}",
+         f"--LabApp.user_settings_dir={home / 'settings'}", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(home / "config"), HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(address + "/api", timeout=2)
+            break
+        except OSError:
+            time.sleep(.5)
+    else:
+        pytest.fail("JupyterLab did not start")
+    yield address
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"])
+        yield browser
+        browser.close()
+
+
+def open_and_run(page, address, name):
+    page.goto(f"{address}/lab/tree/nbs/{name}?reset", wait_until="domcontentloaded")
+    page.wait_for_selector(".jp-Notebook", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).first.click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).first.click()
+
+
+@pytest.mark.parametrize("path", WITH_LABS, ids=lambda p: p.stem)
+def test_every_lab_moves(path, server, browser):
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    try:
+        open_and_run(page, server, path.name)
+        images = page.locator("img.widget-image")
+        count = lab_count(path)
+        images.nth(count - 1).wait_for(timeout=180_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=180_000)
+        assert images.count() == count
+        for i in range(count):
+            lab = images.nth(i).locator("xpath=ancestor::div[contains(@class,'widget-vbox')][1]")
+            lab.scroll_into_view_if_needed()
+            before = images.nth(i).get_attribute("src")
+            handle = lab.locator(".noUi-handle").first
+            if handle.count():
+                handle.focus()
+                handle.press("ArrowRight")
+                handle.press("ArrowRight")
+            else:
+                menu = lab.locator("select").first
+                menu.select_option(index=1 if menu.evaluate("e => e.selectedIndex") == 0 else 0)
+            page.wait_for_function("([image, before]) => image.src !== before", arg=[images.nth(i).element_handle(), before], timeout=15_000)
+    finally:
+        page.close()

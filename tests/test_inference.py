@@ -1,0 +1,434 @@
+"""Tiles, precision, transparency, folders: what lessons 8b and 9 build, at its edges."""
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+from torch import nn
+
+from esrdgan import inference
+from esrdgan.generator import RRDBNet
+from esrdgan.image import Picture, list_pictures, quantize, read_image, read_picture, write_picture
+from esrdgan.inference import (
+    CPU_SIDE, fill_transparent, finite_pass, output_names, pick_device, pick_precision, self_ensemble, upscale, upscale_folder, upscale_picture)
+from esrdgan.resize import imresize, nearest
+from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
+
+CPU = torch.device("cpu")
+
+
+def db(a, b):
+    return -10 * float((a - b).square().mean().clamp(min=1e-12).log10())
+
+
+def generator(seed=0, **sizes):
+    "A small generator with random weights whose answers stay inside 0..1 and reach far into the picture."
+    torch.manual_seed(seed)
+    net = RRDBNet(**{**dict(n_features=16, n_blocks=2, growth=8, init_scale=1., residual_scale=.7, rrdb_scale=.7), **sizes}).requires_grad_(False)
+    net.conv_last.bias.zero_()
+    net.conv_last.weight *= .12 / net(torch.rand(1, net.config["in_channels"], 40, 40)).std()
+    net.conv_last.bias.fill_(.5)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def net():
+    return generator()
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return read_image(Path(__file__).parent.parent / "data" / "samples" / "facade.png")[:, :110, :130]
+
+
+class Bicubic(nn.Module):
+    scale = 4
+
+    def forward(self, x):
+        return imresize(x, 4)
+
+
+# --- tiles
+
+@given(st.integers(1, 90), st.integers(1, 40), st.integers(0, 30), st.sampled_from([1, 2, 4]), st.integers(1, 4))
+def test_spans_cover_and_weights_sum_to_one(size, tile, overlap, multiple, scale):
+    size = -(-size // multiple) * multiple
+    spans, total = tile_spans(size, tile, overlap, multiple), torch.zeros(size * scale)
+    assert spans[0][0] == 0 and spans[-1][1] == size
+    up = lambda n: -(-n // multiple) * multiple
+    for (a, b), w in zip(spans, blend_weights(spans, scale)):
+        assert 0 <= a < b <= size and a % multiple == b % multiple == 0 and b - a <= up(tile) + 2 * up(overlap)
+        assert w.isfinite().all() and w.min() >= 0
+        total[a * scale:b * scale] += w
+    assert torch.allclose(total, torch.ones_like(total), atol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(0, 12), st.sampled_from([1, 2, 4]))
+def test_a_pointwise_enlarger_has_no_seams(height, width, tile, overlap, multiple):
+    x = torch.rand(3, height, width, generator=torch.Generator().manual_seed(height * 50 + width))
+    assert torch.allclose(tiled(lambda t: nearest(t, 2), x, 2, tile, overlap, multiple), nearest(x, 2), atol=1e-5)
+
+
+def test_tiles_are_exact_when_the_margin_covers_the_receptive_field(photo):
+    net = generator(n_blocks=1)                                   # 15 + 3 px, of which a margin keeps 3/4
+    assert torch.allclose(upscale(net, photo, tile=30, overlap=25, precision="fp32"), upscale(net, photo, precision="fp32"), atol=1e-4)
+
+
+def test_tiles_of_64_agree_with_the_whole_to_45_db(net, photo):
+    whole = upscale(net, photo, precision="fp32")
+    assert whole.std() > .05 and ((whole > 0) & (whole < 1)).float().mean() > .9        # a picture, not a clamped plane
+    naive = db(upscale(net, photo, tile=64, overlap=0, precision="fp32"), whole)
+    assert db(upscale(net, photo, tile=64, precision="fp32"), whole) > 60 > 45 > naive
+
+
+def test_bf16_agrees_with_fp32_to_45_db():
+    net = generator(residual_scale=.2, rrdb_scale=.2, init_scale=.1)
+    lr = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    low, high = upscale(net, lr, precision="bf16"), upscale(net, lr, precision="fp32")
+    assert not torch.equal(low, high) and low.dtype == torch.float32
+    assert db(low, high) > 45
+
+
+def test_only_tiles_reach_the_model(photo):
+    seen = []
+
+    class Noting(Bicubic):
+        def forward(self, x):
+            seen.append(x.shape)
+            return super().forward(x)
+    upscale(Noting(), photo, tile=32, overlap=8)
+    assert len(seen) == 20 and all(s[0] == 1 and max(s[-2:]) <= 48 for s in seen)
+    seen.clear()
+    upscale(Noting(), torch.rand(3, CPU_SIDE + 20, 40))           # a long strip is still small
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (5, 64)])
+@pytest.mark.parametrize("sizes", [dict(scale=4), dict(scale=8), dict(scale=2), dict(scale=2, unshuffle=True), dict(scale=1, unshuffle=True)],
+                         ids=lambda s: "-".join(f"{k}{v}" for k, v in s.items()))
+def test_any_size_and_any_scale(size, sizes):
+    net = generator(n_features=8, n_blocks=1, **sizes)
+    lr = torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
+    out = upscale(net, lr, precision="fp32")
+    assert out.shape == (3, *(n * net.scale for n in size))
+    assert torch.allclose(out, net(lr[None])[0].clamp(0, 1), atol=1e-4)
+    assert upscale(net, lr, tile=4, overlap=3).shape == out.shape
+
+
+def test_a_folding_generator_sees_its_own_grid_in_tiles(photo):
+    for scale in (1, 2):
+        net = generator(n_features=8, n_blocks=1, scale=scale, unshuffle=True)
+        whole = upscale(net, photo[:, :67, :83], precision="fp32")
+        assert db(upscale(net, photo[:, :67, :83], tile=30, overlap=31, precision="fp32"), whole) > 60
+
+
+@pytest.mark.parametrize("arguments,words", [
+    (dict(lr=torch.rand(1, 3, 8, 8)), "one picture"), (dict(lr=torch.rand(3, 0, 8)), "one picture"),
+    (dict(lr=torch.rand(3, 8, 8), tile=-1), "negative"), (dict(lr=torch.rand(3, 8, 8), overlap=-1), "negative"),
+    (dict(lr=torch.rand(3, 8, 8), precision="fp8"), "choose auto, fp32")])
+def test_arguments_that_make_no_sense(net, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        upscale(net, **arguments)
+
+
+# --- memory
+
+SHORTAGES = [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError(),
+             RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+             RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+             RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("std::bad_alloc")]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=lambda e: str(e)[-20:])
+def test_tiles_are_halved_until_they_fit(error, photo):
+    sides = []
+
+    class Small(Bicubic):
+        def forward(self, x):
+            sides.append(max(x.shape[-2:]))
+            if x.shape[-1] * x.shape[-2] > 70 * 70:
+                raise error
+            return super().forward(x)
+    assert out_of_memory(error)
+    assert torch.allclose(upscale(Small(), photo, overlap=8), imresize(photo, 4).clamp(0, 1), atol=1e-5)
+    assert sides[0] == 130 and sides[-1] <= 80
+
+
+def test_nothing_fits():
+    tried = []
+
+    def run(tile):
+        tried.append(tile)
+        raise SHORTAGES[0]
+    with pytest.raises(MemoryError, match="tiles of 32 px.*smaller model.*Tried to allocate 2 GiB") as caught:
+        halving(run, 200)
+    assert tried == [200, 100, 50, SMALLEST] and caught.value.__cause__ is SHORTAGES[0]
+
+
+def test_other_errors_are_not_swallowed(photo):
+    class Broken(Bicubic):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            raise RuntimeError("expected input to have 4 channels")
+    model = Broken()
+    with pytest.raises(RuntimeError, match="4 channels"):
+        upscale(model, photo)
+    assert model.calls == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_a_real_shortage_of_memory():
+    "A process that may allocate 150 MB more: a picture that needs 290 MB in one go comes out all the same."
+    code = """
+import json, resource, torch
+from esrdgan import tiles
+from esrdgan.generator import RRDBNet
+from esrdgan.inference import upscale
+torch.set_num_threads(1)
+sides, run = [], tiles.tile_spans
+tiles.tile_spans = lambda size, tile, *rest: (sides.append(tile), run(size, tile, *rest))[1]
+net, lr = RRDBNet(32, 1, 8).requires_grad_(False), torch.rand(3, 260, 260)
+upscale(net, lr[:, :20, :20])
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000, resource.RLIM_INFINITY))
+out = upscale(net, lr, overlap=8, precision='fp32')
+print(json.dumps([list(out.shape), bool(out.isfinite().all()), sides[2:]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shape, finite, sides = json.loads(done.stdout)
+    assert shape == [3, 1040, 1040] and finite
+    assert sides[0] == 260 and sides[-1] < 260
+
+
+# --- precision
+
+@pytest.mark.parametrize("amx,avx,expected", [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32), (None, None, torch.float32)])
+def test_precision_of_a_processor(monkeypatch, amx, avx, expected):
+    for name, value in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx)):
+        if value is None:
+            monkeypatch.delattr(torch.cpu, name, raising=False)
+        else:
+            monkeypatch.setattr(torch.cpu, name, lambda value=value: value, raising=False)
+    assert pick_precision(CPU) == pick_precision(CPU, None) == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_precision_of_a_graphics_card(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
+    assert pick_precision(torch.device("cuda")) == (torch.bfloat16 if native else torch.float16)
+    assert pick_precision(torch.device("cuda"), "fp32") == torch.float32
+
+
+def test_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device() == torch.device("cuda") and pick_device("cuda:1").index == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no device 'cuda' here"):
+        pick_device("cuda")
+
+
+def test_broken_answers_are_done_again_in_fp32(photo):
+    kinds = []
+
+    class Fragile(Bicubic):
+        def forward(self, x):
+            kinds.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(x) * (torch.nan if kinds[-1] else 1)
+    assert torch.allclose(upscale(Fragile(), photo, precision="fp16"), imresize(photo, 4).clamp(0, 1))
+    assert kinds == [True, False]
+    with pytest.raises(ValueError, match="even in fp32"):
+        upscale(Bicubic(), photo * torch.inf)
+
+
+def test_finite_pass_feeds_channels_last(net):
+    shapes = []
+    hook = net.register_forward_pre_hook(lambda m, x: shapes.append(x[0].is_contiguous(memory_format=torch.channels_last)))
+    finite_pass(net, torch.rand(1, 3, 9, 10), torch.float32, ensemble=True)
+    hook.remove()
+    assert shapes == [True] * 8
+
+
+def test_ensemble_knows_no_orientation(net):
+    x = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(3))
+    for move in (lambda z: z.flip(-1), lambda z: z.flip(-2), lambda z: z.mT, lambda z: torch.rot90(z, 1, (-2, -1))):
+        assert torch.allclose(self_ensemble(net, move(x)), move(self_ensemble(net, x)), atol=1e-5)
+    assert torch.allclose(upscale(net, x[0], ensemble=True, precision="fp32"), self_ensemble(net, x)[0].clamp(0, 1), atol=1e-5)
+
+
+# --- pictures
+
+@pytest.mark.parametrize("scale", [None, 4, 1, .5, 1.3, 2, 3, 5.5, .01])
+def test_size_of_the_result(scale):
+    out = upscale_picture(Bicubic(), Picture(torch.rand(3, 11, 17)), scale)
+    assert out.rgb.shape == (3, *(max(1, round(n * (scale or 4))) for n in (11, 17)))
+    assert 0 <= out.rgb.min() and out.rgb.max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
+def test_impossible_scales(scale):
+    with pytest.raises(ValueError, match="must be positive"):
+        upscale_picture(Bicubic(), Picture(torch.rand(3, 4, 4)), scale)
+
+
+def disc(n=40):
+    i = torch.arange(n) - (n - 1) / 2
+    return (n * .4 - (i[:, None]**2 + i**2).sqrt()).clamp(0, 1)[None]
+
+
+def test_no_fringe_whatever_is_hidden():
+    alpha = disc()
+    colour = torch.tensor([.9, .5, .1])[:, None, None].expand(3, 40, 40)
+    for hidden in (0., 1.):
+        out = upscale_picture(Bicubic(), Picture(torch.where(alpha > 0, colour, hidden), alpha))
+        assert (out.rgb - colour[:, :1, :1]).abs().max() < 1e-5          # one colour, also where nothing is seen
+    assert db(imresize(torch.where(alpha > 0, colour, 0.), 4), imresize(colour.contiguous(), 4)) < 20   # what the fill prevents
+
+
+def test_alpha_keeps_what_is_opaque_and_what_is_not(net):
+    alpha = disc()
+    out = upscale_picture(net, Picture(torch.rand(3, 40, 40), alpha), precision="fp32").alpha
+    smooth = imresize(alpha, 4).clamp(0, 1)
+    flat = (smooth == 0) | (smooth == 1)
+    assert out.shape == (1, 160, 160) and torch.equal(out[flat], smooth[flat]) and flat.float().mean() > .5
+    assert not torch.equal(out, smooth)                                   # the edge is the model's
+    for value in (0., 1.):
+        plain = upscale_picture(net, Picture(torch.rand(3, 8, 8), torch.full((1, 8, 8), value)), precision="fp32")
+        assert (plain.alpha == value).all()
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 10**6))
+def test_fill_stays_between_the_visible_colours(height, width, seed):
+    rng = torch.Generator().manual_seed(seed)
+    rgb, alpha = torch.rand(3, height, width, generator=rng), (torch.rand(1, height, width, generator=rng) - .7).clamp(0, 1)
+    out, seen = fill_transparent(rgb, alpha), alpha[0] > 0
+    assert torch.equal(out[:, seen], rgb[:, seen]) and out.isfinite().all()
+    if seen.any():
+        for plane, source in zip(out, rgb):
+            assert source[seen].min() - 1e-4 <= plane.min() and plane.max() <= source[seen].max() + 1e-4
+
+
+def test_sixteen_bits_grey_and_profile_through_files(tmp_path, net):
+    ramp = torch.linspace(.3, .31, 60)[None, None].expand(3, 20, 60)      # 1/100 of the range: three levels of 8 bits
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    write_picture(Picture(ramp, bits=16, icc=icc), tmp_path / "ramp.png")
+    grey = Picture(torch.rand(1, 12, 12).expand(3, -1, -1), torch.ones(1, 12, 12), grey=True)
+    write_picture(grey, tmp_path / "grey.png")
+    report = upscale_folder(Bicubic(), list_pictures(tmp_path), tmp_path / "out")
+    assert not report.failed
+    out = read_picture(tmp_path / "out" / "ramp_x4.png")
+    assert out.bits == 16 and out.icc == icc and len(out.rgb.unique()) > 200
+    assert (out.rgb - imresize(ramp.contiguous(), 4)).abs().max() < 2e-5
+    assert read_picture(tmp_path / "out" / "grey_x4.png").grey
+    big = upscale_picture(net, grey)
+    assert torch.equal(big.rgb[0], big.rgb[1]) and torch.equal(big.rgb[0], big.rgb[2])
+
+
+@pytest.mark.parametrize("sample", ["cameraman_grey", "dogs", "drawing", "flower_alpha", "sunset_16bit", "text"])
+def test_every_kind_of_sample(net, sample, tmp_path):
+    source = read_picture(Path(__file__).parent.parent / "data" / "samples" / f"{sample}.png")
+    crop = lambda x: None if x is None else x[:, :40, :40]
+    out = upscale_picture(net, replace(source, rgb=crop(source.rgb), alpha=crop(source.alpha)))
+    write_picture(out, tmp_path / "out.png")
+    back = read_picture(tmp_path / "out.png")
+    assert (back.grey, back.bits, back.alpha is None) == (source.grey, source.bits, source.alpha is None)
+    assert back.rgb.shape == (3, 160, 160) and back.rgb.std() > .01
+
+
+# --- folders
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b/a", "A", "a_png", "a_2", "a_png_2", "x.y"]), st.sampled_from([".png", ".jpg", ".PNG"])), min_size=1, max_size=12))
+def test_names_never_meet(parts):
+    paths = [Path(stem + suffix) for stem, suffix in parts]
+    names = output_names(paths, 4)
+    assert len({n.lower() for n in names}) == len(paths) and all(n.endswith("_x4.png") for n in names)
+
+
+def small_picture(path, value=128):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(path)
+    return path
+
+
+def test_folder_goes_on_after_bad_files(tmp_path):
+    good = [small_picture(tmp_path / "in" / n, v) for n, v in (("a.jpg", 50), ("a.png", 200), ("z.bmp", 90))]
+    (tmp_path / "in" / "b.png").write_text("not a picture")
+    (tmp_path / "in" / "c.png").write_bytes(b"")
+    out = tmp_path / "new" / "out"
+    report = upscale_folder(Bicubic(), list_pictures(tmp_path / "in"), out)
+    assert sorted(p.name for p in report.done) == ["a_jpg_x4.png", "a_png_x4.png", "z_x4.png"]
+    assert [p.name for p, _ in report.failed] == ["b.png", "c.png"] and all("\n" not in why for _, why in report.failed)
+    assert abs(read_image(out / "a_jpg_x4.png").mean() * 255 - 50) < 3 and abs(read_image(out / "a_png_x4.png").mean() * 255 - 200) < 1
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in report.done)
+    again = upscale_folder(Bicubic(), good, out)
+    assert len(again.skipped) == 3 and not again.done
+    small_picture(good[2], 10)
+    assert len(upscale_folder(Bicubic(), good, out, overwrite=True).done) == 3
+    assert abs(read_image(out / "z_x4.png").mean() * 255 - 10) < 1
+
+
+def test_the_folder_of_the_inputs_may_be_the_output(tmp_path):
+    small_picture(tmp_path / "a.png")
+    for done in (1, 0):
+        assert len(upscale_folder(Bicubic(), list_pictures(tmp_path), tmp_path).done) == done
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a_x4.png"]
+
+
+@pytest.mark.parametrize("where", ["model", "rename"])
+def test_an_interrupt_leaves_no_half_file(tmp_path, monkeypatch, where):
+    paths = [small_picture(tmp_path / "in" / f"{n}.png") for n in "ab"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+    out = tmp_path / "out"
+    upscale_folder(Bicubic(), paths[:1], out)
+    model = Bicubic()
+    if where == "model":
+        monkeypatch.setattr(model, "forward", stop)
+    else:
+        monkeypatch.setattr("os.replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        upscale_folder(model, paths, out)
+    assert [p.name for p in out.iterdir()] == ["a_x4.png"]
+    monkeypatch.undo()
+    report = upscale_folder(Bicubic(), paths, out)
+    assert (len(report.done), len(report.skipped)) == (1, 1)
+
+
+def test_running_out_of_memory_is_one_line_in_the_report(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError("out of memory even with tiles of 32 px: close other programs")
+    monkeypatch.setattr(inference, "upscale_picture", no_memory)
+    report = upscale_folder(Bicubic(), [small_picture(tmp_path / "a.png")], tmp_path / "out")
+    assert "32 px" in report.failed[0][1]
+
+
+# --- the real thing
+
+def test_x4plus_on_baby(data_root):
+    "The figures that the project promises: fp32 against the truth, bf16 and tiles of 64 px against fp32."
+    from esrdgan.weights import load_generator
+    model = load_generator("x4plus")
+    lr, hr = (read_image(data_root / "Set5" / kind / "baby.png") for kind in ("LRbicx4", "HR"))
+    whole = upscale(model, lr, precision="fp32")
+    assert abs(db(quantize(whole), hr) - 24.44) <= .02
+    assert db(upscale(model, lr, precision="bf16"), whole) >= 45
+    assert db(upscale(model, lr, tile=64, precision="fp32"), whole) >= 45
+    assert db(upscale(model, lr, tile=64), whole) >= 45
+
+
+def test_x4plus_draws_the_edge_of_a_mask_better_than_bicubic(data_root):
+    from esrdgan.weights import load_generator
+    mask = disc(384)
+    small = imresize(mask, .25).clamp(0, 1)
+    out = upscale_picture(load_generator("x4plus"), Picture(torch.zeros(3, 96, 96), small), precision="fp32").alpha
+    assert db(out, mask) > db(imresize(small, 4).clamp(0, 1), mask) + 3

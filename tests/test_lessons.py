@@ -1,0 +1,21 @@
+"Every lesson and solution runs from top to bottom in a fresh kernel with the network blocked."
+import pytest
+
+import lessons
+
+
+@pytest.mark.parametrize("path", lessons.lessons(), ids=lambda p: str(p.relative_to(lessons.NBS).with_suffix("")))
+def test_lesson_runs(path):
+    lessons.run(path)
+
+
+def test_the_runner_blocks_the_network_and_names_the_cell(tmp_path):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    path = lessons.NBS / "zz_probe.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1"), new_code_cell("import urllib.request as u; u.urlopen('http://192.0.2.1', timeout=5)")]), path)
+    try:
+        with pytest.raises(AssertionError, match=r"zz_probe.ipynb, cell 1: .*tried to reach the network"):
+            lessons.run(path)
+    finally:
+        path.unlink()
