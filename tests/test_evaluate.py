@@ -130,9 +130,9 @@ def test_scores_are_those_of_the_saved_files(hr, tmp_path):
     class Halftone(Copy):
         def forward(self, x): return super().forward(x) * .7531 + .1
     result = evaluate(Halftone(4), hr, enlarge=exact, save=tmp_path / "sr")
-    assert sorted(p.name for p in (tmp_path / "sr").iterdir()) == ["a.png", "b.png"]
+    assert sorted(p.name for p in (tmp_path / "sr").iterdir()) == ["a_x4.png", "b_x4.png"]
     truth, lr = read_pair(hr / "a.png", None, 4)
-    saved = read_image(tmp_path / "sr" / "a.png")
+    saved = read_image(tmp_path / "sr" / "a_x4.png")
     assert result.rows[2]["psnr_y_crop4"] == pytest.approx(psnr(saved, truth), abs=1e-9)
     assert result.rows[2]["back_projection"] == pytest.approx(back_projection(saved, lr), abs=1e-9)
 

@@ -1,0 +1,305 @@
+"The command line: statuses, one-line errors, and every kind of picture from end to end."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import esrdgan
+from esrdgan import cli
+from esrdgan.fetch import FetchError
+from esrdgan.generator import RRDBNet
+from esrdgan.image import read_image, read_picture
+from esrdgan.weights import save_generator
+from lessons import ROOT
+from picture_kinds import KINDS, Kind
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.manual_seed(0)
+    return str(save_generator(RRDBNet(n_features=4, n_blocks=1, growth=2), tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    "The certificate costs seconds; test_evaluate.py guards it, and one test here."
+    monkeypatch.setattr(cli, "certify", lambda: "certified: not today")
+
+
+def picture(path, width=12, height=8, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def complaints(capsys):
+    "The lines on stderr that are not progress bars."
+    return [l for l in capsys.readouterr().err.replace("\r", "\n").splitlines() if l.strip() and "|" not in l]
+
+
+def run(*words, **options):
+    "A real process, as a user starts it."
+    env = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8")
+    return subprocess.run([sys.executable, "-m", "esrdgan", *map(str, words)], capture_output=True, text=True, encoding="utf-8", env=env, **options)
+
+
+# --- every kind of picture ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("maker, kind", [pytest.param(m, k, id=n) for n, m, k in KINDS])
+def test_use_enlarges_every_kind_or_says_why_not(maker, kind, tiny, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    path = maker(tmp_path / "in")
+    status = cli.main(["use", str(path), "--model", tiny, "--out", str(tmp_path / "out"), "--precision", "fp32"])
+    lines = complaints(capsys)
+    if isinstance(kind, Kind):
+        assert (status, lines) == (0, [])
+        [result] = (tmp_path / "out").iterdir()
+        big, small = read_picture(result), read_picture(path)
+        assert big.rgb.shape[1:] == tuple(4 * n for n in kind.rgb.shape[:2])
+        assert (big.grey, big.bits, big.icc) == (small.grey, small.bits, small.icc)
+        assert (big.alpha is None) == (small.alpha is None)
+        assert big.rgb.isfinite().all()
+    else:
+        assert status in (1, 2) and len(lines) == 1
+        assert path.name in lines[0] and "Traceback" not in lines[0]
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_of_all_kinds_goes_on_to_the_end(tiny, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for _, maker, _ in KINDS:
+        maker(tmp_path / "in")
+    files = [p for p in (tmp_path / "in").iterdir()]
+    status = cli.main(["use", str(tmp_path / "in"), "--model", tiny, "--out", str(tmp_path / "out"), "--precision", "fp32"])
+    lines, written = complaints(capsys), list((tmp_path / "out").iterdir())
+    assert status == 1
+    assert len(lines) + len(written) == len(files) and len(written) >= 20 and len(lines) >= 6
+    assert len(set(lines)) == len(lines)
+
+
+# --- use ---------------------------------------------------------------------------------------------------------------
+
+def test_scale_tile_and_ensemble(tiny, tmp_path):
+    path = picture(tmp_path / "a.png", 40, 24)
+    for extra, size in (([], (160, 96)), (["--scale", "2.5"], (100, 60)), (["--tile", "16"], (160, 96)), (["--tile", "0"], (160, 96)), (["--ensemble"], (160, 96))):
+        out = tmp_path / "_".join(["out", *extra])
+        assert cli.main(["use", str(path), "--model", tiny, "--out", str(out), "--precision", "fp32", *extra]) == 0
+        assert [Image.open(p).size for p in out.iterdir()] == [size]
+    whole, tiled = (read_image(next((tmp_path / name).iterdir())) for name in ("out", "out_--tile_16"))
+    assert (whole - tiled).abs().max() <= 2 / 255
+
+
+def test_what_is_done_is_skipped_unless_told_otherwise(tiny, tmp_path, capsys):
+    words = ["use", str(picture(tmp_path / "a.png")), "--model", tiny, "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    result = tmp_path / "out" / "a_x4.png"
+    result.write_bytes(b"mine")
+    assert cli.main(words) == 0 and "1 there already" in capsys.readouterr().out
+    assert result.read_bytes() == b"mine"
+    assert cli.main([*words, "--overwrite"]) == 0 and "1 written" in capsys.readouterr().out
+    assert Image.open(result).size == (48, 32)
+
+
+def test_the_same_picture_named_twice_is_done_once(tiny, tmp_path, capsys):
+    path = picture(tmp_path / "in" / "a.png")
+    assert cli.main(["use", str(path), str(path.parent), str(path), "--model", tiny, "--out", str(tmp_path / "out")]) == 0
+    assert "1 written" in capsys.readouterr().out
+
+
+def test_some_missing_paths_are_listed_and_the_rest_is_done(tiny, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    status = cli.main(["use", "gone.png", str(picture(tmp_path / "a.png")), str(tmp_path / "empty"), "--model", tiny, "--out", str(tmp_path / "out")])
+    lines = complaints(capsys)
+    assert status == 1 and len(lines) == 2 and "gone.png" in lines[0] and "no picture in this folder" in lines[1]
+    assert (tmp_path / "out" / "a_x4.png").exists()
+
+
+def test_pictures_are_looked_for_before_the_model(capsys):
+    assert cli.main(["use", "gone.png", "--model", "no such model"]) == 2
+    assert "gone.png" in complaints(capsys)[0]
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------
+
+ERRORS = [
+    ("nothing", [], "required"),
+    ("unknown command", ["upscale", "a.png"], "invalid choice"),
+    ("no picture", ["use"], "required"),
+    ("unknown model", ["use", "{a}", "--model", "x4pluss"], "did you mean x4plus"),
+    ("missing model file", ["use", "{a}", "--model", "gone.pth"], "gone.pth"),
+    ("a picture as model", ["use", "{a}", "--model", "{a}"], "not a checkpoint"),
+    ("unknown precision", ["use", "{a}", "--precision", "int4"], "invalid choice"),
+    ("unknown device", ["use", "{a}", "--model", "{tiny}", "--device", "tpu"], "tpu"),
+    ("tile in words", ["use", "{a}", "--tile", "many"], "whole number"),
+    ("negative tile", ["use", "{a}", "--tile=-3"], "whole number"),
+    ("abbreviated option", ["use", "{a}", "--over"], "--over"),
+    ("out is a file", ["use", "{a}", "--model", "{tiny}", "--out", "{a}"], "a.png"),
+    ("test without pictures", ["test", "--hr", "{dir}/gone", "--model", "none"], "no such file or folder"),
+    ("test with an unknown metric", ["test", "--hr", "{dir}", "--model", "none", "--metric", "psnr"], "no metric 'psnr'"),
+    ("unknown set", ["fetch", "Set15"], "Set15"),
+    ("crops into a full folder", ["crops", "{dir}", "{dir}"], "not empty"),
+    ("crops of nothing", ["crops", "{dir}", "{dir}/new"], "480"),
+    ("check without a folder", ["check-data"], "--hr"),
+    ("weights of a picture", ["weights", "{a}"], "not a checkpoint"),
+    ("demo elsewhere", ["demo", "--data", "{dir}"], "samples"),
+]
+
+
+@pytest.mark.parametrize("words, expected", [pytest.param(w, e, id=n) for n, w, e in ERRORS])
+def test_an_error_is_one_line_and_status_2(words, expected, tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a = picture(tmp_path / "in" / "a.png")
+    status = cli.main([w.format(a=a, tiny=tiny, dir=a.parent) for w in words])
+    lines = [l for l in complaints(capsys) if not l.startswith(("usage:", " "))]
+    assert status == 2
+    assert len(lines) == 1 and expected in lines[0]
+    assert lines[0].startswith("esrdgan")
+
+
+def test_a_scale_that_makes_no_sense(tiny, tmp_path, capsys):
+    for scale in ("0", "-2", "nan"):
+        assert cli.main(["use", str(picture(tmp_path / "a.png")), "--model", tiny, "--out", str(tmp_path / "out"), f"--scale={scale}"]) in (1, 2)
+        assert len(complaints(capsys)) == 1
+
+
+def test_a_broken_download_is_one_line(monkeypatch, tmp_path, capsys):
+    def broken(name): raise FetchError(f"{name}: the network is down\nand so are we")
+    monkeypatch.setattr(cli, "load_generator", broken)
+    assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 2
+    assert complaints(capsys) == ["esrdgan: x4plus: the network is down and so are we"]
+
+
+def test_a_bug_of_ours_is_not_hidden(monkeypatch, tmp_path):
+    def bug(name): raise KeyError("body.0")
+    monkeypatch.setattr(cli, "load_generator", bug)
+    with pytest.raises(KeyError):
+        cli.main(["use", str(picture(tmp_path / "a.png"))])
+
+
+def test_ctrl_c(monkeypatch, tmp_path, capsys):
+    def stop(name): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "load_generator", stop)
+    assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 130
+    assert complaints(capsys) == ["stopped"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to a single process differ there")
+def test_ctrl_c_in_a_real_process_leaves_nothing_half_written(tiny, tmp_path):
+    for i in range(400):
+        picture(tmp_path / "in" / f"{i}.png", 64, 64, seed=i)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    process = subprocess.Popen([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "in"), "--model", tiny, "--out", str(tmp_path / "out")],
+                               env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not list(tmp_path.glob("out/*.png")):
+        time.sleep(.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and b"Traceback" not in err and err.rstrip().endswith(b"stopped")
+    done = list((tmp_path / "out").glob("*.png"))
+    assert 0 < len(done) < 400
+    for path in done:
+        assert Image.open(path).size == (256, 256) and np.asarray(Image.open(path)).size
+
+
+# --- test --------------------------------------------------------------------------------------------------------------
+
+def test_test_writes_everything_it_promises(tiny, tmp_path, capsys):
+    for name in ("a", "b"):
+        picture(tmp_path / "hr" / f"{name}.png", 64, 48, seed=len(name))
+    (tmp_path / "hr" / "bad.png").write_bytes(b"?")
+    status = cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", tiny, "--out", str(tmp_path / "out"), "--metric", "ssim_rgb_crop0"])
+    captured = capsys.readouterr()
+    assert status == 1 and "bad.png" in captured.err
+    assert captured.out.startswith("certified: ") and "ssim_rgb_crop0" in captured.out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores.csv", "scores.json", "sheet.png", "sr", *(f"{m}_psnr_rgb_crop0.csv" for m in ("nearest", "bicubic", "sr"))}
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
+    assert [r["method"] for r in scores["means"]] == ["nearest", "bicubic", "sr"] and len(scores["rows"]) == 6 and len(scores["failed"]) == 1
+    assert {p.name for p in (tmp_path / "out" / "sr").iterdir()} == {"a_x4.png", "b_x4.png"}
+    assert (tmp_path / "out" / "sr_psnr_rgb_crop0.csv").read_text(encoding="utf-8").startswith("image,PSNR\na.png,")
+
+
+def test_test_without_a_model_at_another_scale(tmp_path, capsys):
+    picture(tmp_path / "hr" / "a.png", 64, 48)
+    assert cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", "none", "--scale", "2", "--out", str(tmp_path / "out")]) == 0
+    assert "psnr_y_crop2" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "sr").exists()
+
+
+def test_test_with_nothing_that_can_be_scored(tmp_path, capsys):
+    picture(tmp_path / "hr" / "a.png", 3, 3)
+    assert cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", "none", "--out", str(tmp_path / "out")]) == 1
+    assert len(complaints(capsys)) == 1 and not (tmp_path / "out").exists()
+
+
+def test_test_refuses_to_score_with_a_spoilt_ruler(monkeypatch, tmp_path, capsys):
+    from esrdgan import evaluate
+    monkeypatch.setattr(cli, "certify", evaluate.certify)
+    monkeypatch.setitem(evaluate.BICUBIC, "zone plate", 27.2)
+    picture(tmp_path / "hr" / "a.png", 64, 48)
+    assert cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", "none", "--out", str(tmp_path / "out")]) == 2
+    assert "zone plate" in complaints(capsys)[0] and not (tmp_path / "out").exists()
+
+
+# --- the others --------------------------------------------------------------------------------------------------------
+
+def test_weights_lists_and_describes(tiny, capsys):
+    assert cli.main(["weights"]) == 0
+    assert {"x4plus", "esrgan"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert cli.main(["weights", tiny]) == 0
+    out = capsys.readouterr().out
+    assert "sha256" in out and "n_blocks 1" in out and tiny in out
+
+
+def test_crops_and_check(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png", 100, 80)
+    assert cli.main(["crops", str(tmp_path / "in"), str(tmp_path / "crops"), "--size", "64", "--step", "32"]) == 0
+    assert len(list((tmp_path / "crops").iterdir())) == 3 * 2
+    assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "64"]) == 0
+    (tmp_path / "crops" / "zz.png").write_bytes(b"")
+    assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "68"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 1 + 7
+
+
+def test_fetch_without_names_lists_the_sets(capsys):
+    assert cli.main(["fetch"]) == 0
+    assert {"Set5", "Set14", "BSD100", "Urban100", "BSDS500", "DIV2K", "Flickr2K"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_demo_with_a_tiny_model(tiny, tmp_path, capsys):
+    for folder in ("samples", "valid"):
+        picture(tmp_path / "data" / folder / "a.png", 64, 48)
+    assert cli.main(["demo", "--data", str(tmp_path / "data"), "--model", tiny, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "Look first at" in out and str(tmp_path / "out" / "test" / "sheet.png") in out
+    assert (tmp_path / "out" / "pictures" / "a_x4.png").exists() and (tmp_path / "out" / "test" / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("command", ["use", "test", "demo", "fetch", "crops", "check-data", "weights"])
+def test_every_command_has_help_with_examples(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"esrdgan {command}" in out.split("examples:")[1]
+
+
+def test_python_m_and_strange_names(tiny, tmp_path):
+    assert run("--version").stdout.strip() == esrdgan.__version__
+    path = picture(tmp_path / "Grüße 日本 [1].png")
+    result = run("use", path, "--model", tiny, "--out", tmp_path / "out dir")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out dir" / "Grüße 日本 [1]_x4.png").exists()
+    result = run("use", tmp_path / "ä.png", cwd=tmp_path)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+
+
+def test_a_terminal_that_cannot_show_a_name(tiny, tmp_path, monkeypatch, capsys):
+    result = subprocess.run([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "日本.png")], capture_output=True,
+                            env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0"))
+    assert result.returncode == 2 and b"\\u65e5" in result.stderr and b"Traceback" not in result.stderr
