@@ -79,7 +79,8 @@ def clean(nb):
                 data["image/png"] = data["image/png"].strip()
             if "text/plain" in data:
                 data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
-            out["metadata"] = {}
+            if "metadata" in out:
+                out["metadata"] = {}
     return nb
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machin
 def lab_count(path):
     "How many cells of a lesson end in a lab: a variable bound to Lab(...), alone on the last line."
     code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    names = set(re.findall(r"^(\w+) = (?:\w+\.)?Lab\(", "\n".join(code), re.M))
+    names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live)\(", "\n".join(code), re.M))
     return sum(c.rstrip().splitlines()[-1].strip() in names for c in code if c.strip())
 
 
@@ -71,9 +71,13 @@ def browser():
 
 
 def open_and_run(page, address, name):
+    dialog = page.locator(".jp-Dialog")          # a slow machine is asked to choose a kernel: take the one that is offered
+    page.add_locator_handler(dialog, lambda: dialog.locator(".jp-mod-accept").first.click())
     page.goto(f"{address}/lab/tree/nbs/{name}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-Notebook", timeout=60_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
+    connected = "name => fetch('/api/sessions').then(r => r.json()).then(all => all.some(s => s.path.endsWith(name) && s.kernel.connections))"
+    page.wait_for_function(connected, arg=name, timeout=60_000)      # the indicator is idle before there is a kernel
     page.get_by_role("menuitem", name="Run", exact=True).first.click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).first.click()
 

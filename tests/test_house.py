@@ -52,6 +52,7 @@ def test_readme_is_made_from_the_index():
 @pytest.mark.parametrize("path", lessons.lessons(), ids=lambda p: str(p.relative_to(NBS)))
 def test_lesson_is_saved_clean(path):
     nb = nbformat.read(path, as_version=4)
+    nbformat.validate(nb)
     assert "widgets" not in nb.metadata, "widget state in the metadata"
     code = [c for c in nb.cells if c.cell_type == "code"]
     outputs = [o for c in code for o in c.outputs]
