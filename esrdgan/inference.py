@@ -104,10 +104,9 @@ def upscale(
     if lr.ndim != 3 or 0 in lr.shape: raise ValueError(f'upscale takes one picture (3, H, W), not {tuple(lr.shape)}')
     if tile < 0 or overlap < 0: raise ValueError(f'tile {tile} and overlap {overlap} must not be negative')
     device, size = next(model.parameters(), lr).device, max(lr.shape[1:])
-    dtype = pick_precision(device, precision)
     model.to(memory_format=torch.channels_last)
     if not tile and device.type == 'cpu' and lr[0].numel() > CPU_SIDE**2: tile = max(SMALLEST, CPU_SIDE - 2 * overlap)
-    enlarge = lambda x: finite_pass(model, x[None].to(device), dtype, ensemble)[0]
+    enlarge = lambda x: finite_pass(model, x[None].to(device), pick_precision(device, precision), ensemble)[0]
     return halving(lambda side: tiled(enlarge, lr, model.scale, side, overlap, getattr(model, 'fold', 1)), min(tile or size, size)).clamp(0, 1)
 
 # %% ../nbs/09_inference.ipynb #cell-42
