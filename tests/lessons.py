@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -54,11 +54,13 @@ def run(path, online=False):
         env = dict(os.environ, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), MPLBACKEND="module://matplotlib_inline.backend_inline")
         kind = NotebookClient if online else Client
         client = kind(nb, timeout=180, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
+        client.on_cell_start = lambda cell, cell_index: reached.append(cell_index)
+        reached = []
         try:
             client.execute(env=env)
-        except CellExecutionError as error:
-            cell = next((i for i, c in enumerate(nb.cells) if c.cell_type == "code" and any(o.output_type == "error" for o in c.outputs)), "?")
-            raise AssertionError(f"{path.relative_to(ROOT)}, cell {cell}: {error.ename}: {error.evalue}\n{error}") from None
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else type(error).__name__
+            raise AssertionError(f"{path.relative_to(ROOT)}, cell {reached[-1]}: {what}\n{error}") from None
     return clean(nb)
 
 

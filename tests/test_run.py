@@ -1,0 +1,297 @@
+"""A whole run, small: two stages on made-up pictures, stopped, killed, continued, measured, and compared bit for bit."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from esrdgan.build import Ruler, build, preflight, stream
+from esrdgan.config import check_config, read_config, write_config
+from esrdgan.data import DataError
+from esrdgan.image import write_image
+from esrdgan.logs import read_lines
+from esrdgan.run import Diary, check, patient, result, run
+from esrdgan.settings import Config, ConfigError
+from esrdgan.state import TrainingError, checkpoints
+from esrdgan.train import World
+from esrdgan.weights import load_generator, save_generator
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    draw = torch.Generator().manual_seed(0)
+    for i in range(3):
+        smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 7, generator=draw), size=(48, 56), mode="bicubic")[0].clamp(0, 1)
+        write_image(smooth, folder / f"p{i}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(pictures):
+    config = Config()
+    g, d, t, data = config.generator, config.discriminator, config.training, config.data
+    config.run.name, config.run.device = "tiny", "cpu"
+    data.hr = data.valid = str(pictures)
+    data.patch, data.batch_size, data.workers = 32, 2, 0
+    g.n_features, g.n_blocks, g.growth, d.n_features, d.n_head = 4, 1, 2, 2, 4
+    config.features.network, config.features.layers = "edge_vgg16_small", {2: 1.}
+    t.precision, t.validate_every, t.save_every = "fp32", 3, 2
+    config.psnr.steps = config.gan.steps = 4
+    tricks = config.tricks
+    tricks.ema, tricks.label_noise, tricks.instance_noise, tricks.lr_noise, tricks.flip, tricks.smooth_real, tricks.clip = .5, .05, .1, .01, .1, .1, 5.
+    config.gan.schedule, config.gan.warmup, config.psnr.schedule, config.psnr.milestones = "cosine", 2, "multistep", (2,)
+    return check_config(config)
+
+
+def same(a, b):
+    a, b = (torch.load(x, weights_only=True) for x in (a, b))
+    flat = lambda x: [y for v in (x.values() if isinstance(x, dict) else x) for y in flat(v)] if isinstance(x, (dict, list, tuple)) else [x]
+    pairs = list(zip(flat(a), flat(b)))
+    assert a.keys() == b.keys() and len(flat(a)) == len(flat(b)) > 100
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
+    "The run nobody disturbs."
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    os.environ["ESRDGAN_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    torch.set_num_threads(1)
+    return run(tiny(pictures), folder), folder
+
+
+def interrupt_at(monkeypatch, step, stage="psnr"):
+    "Press Ctrl-C while this step is being written down."
+    write = Diary.write
+
+    def pressed(self, log, pictures={}):
+        if log.step == step and self.folder.name == stage:
+            signal.raise_signal(signal.SIGINT)
+        write(self, log, pictures)
+    monkeypatch.setattr(Diary, "write", pressed)
+
+
+def test_two_stages_leave_logs_pictures_and_checkpoints(whole, pictures):
+    path, folder = whole
+    assert path == folder / "gan" / "best.pt" and read_config(folder / "config.ini") == tiny(pictures)
+    for stage in ("psnr", "gan"):
+        rows = read_lines(folder / stage / "log.jsonl")
+        assert [r["step"] for r in rows] == [1, 2, 3, 4]
+        assert [r["step"] for r in rows if "psnr_y_crop4" in r] == [r["step"] for r in rows if "edge_vgg" in r] == [3, 4]
+        assert [p.name for p in checkpoints(folder / stage)] == ["step_00000004.pt", "step_00000003.pt"] or len(checkpoints(folder / stage)) == 2
+        assert sorted(p.name for p in (folder / stage / "pictures" / "p0").iterdir()) == ["step_00000003.png", "step_00000004.png"]
+        assert list((folder / stage / "tensorboard").iterdir()) and not list((folder / stage).glob("*.part"))
+    assert "adversarial_d" not in read_lines(folder / "psnr" / "log.jsonl")[0]
+    assert {"adversarial_d", "adversarial_g", "perceptual", "d_real", "rate_d"} <= set(read_lines(folder / "gan" / "log.jsonl")[0])
+
+
+def test_the_config_is_in_the_checkpoint_and_other_tools_can_read_it(whole, pictures):
+    path, _ = whole
+    saved = torch.load(path, weights_only=True)
+    assert saved["config"] == tiny(pictures).plain()
+    assert load_generator(path).config["n_features"] == 4
+    assert all(torch.equal(v, saved["params_ema"][k]) for k, v in load_generator(path).state_dict().items())
+
+
+def test_the_gan_stage_begins_where_the_psnr_stage_was_best(whole, pictures):
+    _, folder = whole
+    config = tiny(pictures)
+    started = build(config, "gan", result(folder / "psnr")).generator.state_dict()
+    best = torch.load(folder / "psnr" / "best.pt", weights_only=True)["params_ema"]
+    assert all(torch.equal(v, started[k]) for k, v in best.items())
+
+
+def test_the_best_is_the_best(whole):
+    _, folder = whole
+    for stage, sign, key in (("psnr", 1, "psnr_y_crop4"), ("gan", -1, "edge_vgg")):
+        measured = {r["step"]: sign * r[key] for r in read_lines(folder / stage / "log.jsonl") if key in r}
+        assert torch.load(folder / stage / "best.pt", weights_only=True)["step"] == max(measured, key=measured.get)
+
+
+@pytest.mark.parametrize("stage, step", [("psnr", 1), ("psnr", 3), ("gan", 2)])
+def test_stopped_and_continued_is_the_same_to_the_bit(whole, pictures, tmp_path, monkeypatch, stage, step):
+    _, folder = whole
+    config, mine = tiny(pictures), tmp_path / "tiny"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step, stage)
+        with pytest.raises(KeyboardInterrupt, match=f"after step {step} of {stage}; continue with: esrdgan train --cfg .*config.ini --resume"):
+            run(config, mine)
+    assert checkpoints(mine / stage)[0].name == f"step_{step:08d}.pt"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run(read_config(mine / "config.ini"), mine, resume=True)
+    for part in ("psnr", "gan"):
+        assert read_lines(mine / part / "log.jsonl") == read_lines(folder / part / "log.jsonl")
+        assert same(mine / part / "step_00000004.pt", folder / part / "step_00000004.pt")
+        assert same(mine / part / "best.pt", folder / part / "best.pt")
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, pictures, tmp_path):
+    _, folder = whole
+    config = tiny(pictures)
+    write_config(config, tmp_path / "x.ini")
+    program = ("import os, signal, sys, torch; torch.set_num_threads(1)\n"
+        "from esrdgan.config import read_config; from esrdgan.run import Diary, run\n"
+        "write = Diary.write\n"
+        "def dies(self, log, pictures={}):\n"
+        "    write(self, log, pictures)\n"
+        "    if log.step == 3 and self.folder.name == 'gan': os._exit(9)\n"
+        "Diary.write = dies\n"
+        "run(read_config(sys.argv[1]), sys.argv[2])\n")
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.ini"), str(tmp_path / "tiny")], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 9, done.stderr
+    assert len(read_lines(tmp_path / "tiny" / "gan" / "log.jsonl")) == 3 and checkpoints(tmp_path / "tiny" / "gan")[0].name == "step_00000002.pt"
+    run(config, tmp_path / "tiny", resume=True)
+    assert read_lines(tmp_path / "tiny" / "gan" / "log.jsonl") == read_lines(folder / "gan" / "log.jsonl")
+    assert same(tmp_path / "tiny" / "gan" / "step_00000004.pt", folder / "gan" / "step_00000004.pt")
+
+
+def test_a_finished_run_resumed_changes_nothing(whole, pictures):
+    path, folder = whole
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.suffix in (".pt", ".jsonl")}
+    assert run(tiny(pictures), folder, resume=True) == path
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_a_run_is_not_overwritten(whole, pictures):
+    _, folder = whole
+    with pytest.raises(ConfigError, match="holds a run already.*--resume"):
+        run(tiny(pictures), folder)
+
+
+def test_more_steps_continue_a_finished_run(pictures, tmp_path):
+    config = tiny(pictures)
+    config.gan.steps, config.psnr.steps, config.data.valid = 0, 2, ""
+    assert run(config, tmp_path / "r") == tmp_path / "r" / "psnr" / "step_00000002.pt"
+    config.psnr.steps = 3
+    assert run(config, tmp_path / "r", resume=True).name == "step_00000003.pt"
+    assert torch.load(tmp_path / "r" / "psnr" / "step_00000003.pt", weights_only=True)["config"]["psnr"]["steps"] == 3
+
+
+def test_a_damaged_checkpoint_is_passed_over(pictures, tmp_path):
+    config = tiny(pictures)
+    config.gan.steps, config.psnr.steps, config.data.valid, config.training.save_every = 0, 3, "", 1
+    run(config, tmp_path / "r")
+    whole = (tmp_path / "r/psnr/step_00000003.pt").read_bytes()
+    (tmp_path / "r/psnr/step_00000003.pt").write_bytes(whole[:1000])
+    run(config, tmp_path / "r", resume=True)
+    assert [r["step"] for r in read_lines(tmp_path / "r/psnr/log.jsonl")] == [1, 2, 3]
+    assert torch.load(tmp_path / "r/psnr/step_00000003.pt", weights_only=True)["step"] == 3
+
+
+def test_another_generator_cannot_continue_the_run(pictures, tmp_path):
+    config = tiny(pictures)
+    config.gan.steps, config.psnr.steps, config.data.valid = 0, 2, ""
+    run(config, tmp_path / "r")
+    config.generator.growth = 3
+    with pytest.raises(TrainingError, match="its generator was built with"):
+        run(config, tmp_path / "r", resume=True)
+
+
+def test_networks_follow_the_seed_and_leave_the_global_state(pictures):
+    config = tiny(pictures)
+    torch.manual_seed(5)
+    expected = torch.get_rng_state()
+    a, b = build(config, "gan"), build(config, "gan")
+    assert torch.equal(torch.get_rng_state(), expected)
+    config.run.seed = 1
+    c = build(config, "gan")
+    for x, y, z in ((a.generator, b.generator, c.generator), (a.discriminator, b.discriminator, c.discriminator)):
+        assert all(torch.equal(p, q) for p, q in zip(x.parameters(), y.parameters()))
+        assert not all(torch.equal(p, q) for p, q in zip(x.parameters(), z.parameters()))
+
+
+def test_settings_reach_the_networks(pictures):
+    config = tiny(pictures)
+    config.discriminator.kind, config.losses.pixel, config.losses.adversarial, config.training.betas = "unet", "charbonnier", "vanilla", (.5, .7)
+    state = build(config, "gan")
+    assert state.discriminator(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32) and state.opt_d.defaults["betas"] == (.5, .7)
+    assert state.pixel.__name__ == "charbonnier" and state.adversarial.d.__name__ == "vanilla_d" and list(state.features.layers) == [2]
+    assert build(config, "psnr").discriminator is None and build(config, "psnr").features is None
+
+
+def test_start_from(pictures, tmp_path):
+    config = tiny(pictures)
+    config.run.seed = 3
+    save_generator(build(config, "psnr").generator, tmp_path / "old.safetensors")
+    want = build(config, "psnr").generator.state_dict()
+    config.run.seed, config.generator.start_from = 0, str(tmp_path / "old.safetensors")
+    assert all(torch.equal(v, want[k]) for k, v in build(config, "psnr").generator.state_dict().items())
+    config.generator.growth = 3
+    with pytest.raises(ConfigError, match=r"\[generator\] start_from .* growth 2, not 3"):
+        build(config, "psnr")
+
+
+def test_processes_share_a_batch(pictures):
+    config = tiny(pictures)
+    state = build(config, "psnr")
+    (lr, hr), (first, _), (second, _) = (next(stream(config, state, World(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(torch.cat([first, second]), lr) and lr.shape == (2, 3, 8, 8) and hr.shape == (2, 3, 32, 32)
+    with pytest.raises(ConfigError, match=r"\[data\] batch_size is 2: give a multiple of the number of processes, 3"):
+        next(stream(config, state, World(0, 3)))
+
+
+def test_only_the_first_process_writes(pictures, tmp_path):
+    config = tiny(pictures)
+    config.gan.steps, config.psnr.steps = 0, 1
+    with pytest.raises(IndexError):     # alone, the second finds no checkpoint of the first
+        run(config, tmp_path / "r", world=World(1, 2))
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_ruler_knows_the_truth(pictures):
+    config = tiny(pictures)
+    ruler = Ruler(config, torch.device("cpu"))
+    figures, shown = ruler(build(config, "psnr").ema, shown=1)
+    assert set(figures) == {"psnr_y_crop4", "edge_vgg"} and list(shown) == ["p0"] and shown["p0"].shape == (3, 48, 56)
+    assert figures["edge_vgg"] > .1 and 0 < figures["psnr_y_crop4"] < 30
+
+
+def test_bad_pictures_stop_a_run_before_it_begins(pictures, tmp_path):
+    config = tiny(pictures)
+    config.data.hr = str(tmp_path / "bad")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"nothing")
+    assert len(preflight(config)) == 1
+    with pytest.raises(DataError, match="x.png"):
+        run(config, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    config.data.hr = ""
+    with pytest.raises(DataError, match=r"\[data\] hr is empty"):
+        check(config)
+
+
+def test_check_tells_of_both_stages_and_leaves_nothing(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = check(tiny(pictures))
+    assert [line.split(":")[0] for line in lines] == ["psnr", "gan"] and "adversarial_g" in lines[1] and "s a step" in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_patience():
+    with patient() as asked:
+        assert not asked
+        signal.raise_signal(signal.SIGINT)
+        assert asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    seen = []
+    def elsewhere():        # only the main thread may set handlers; others go on without
+        with patient() as asked:
+            seen.append(asked)
+    thread = threading.Thread(target=elsewhere)
+    thread.start(); thread.join()
+    assert seen == [[]]
