@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import esrdgan
+from .commands import training_commands
 from .data import DataError
 from .evaluate import certify, evaluate
 from .fetch import sha256
@@ -19,6 +20,7 @@ from .image import PictureError, list_pictures
 from .inference import PRECISIONS, pick_device, upscale, upscale_folder
 from .prepare import SETS, check_data, fetch_set, make_crops
 from .report import contact_sheet, table, write_ancestor_csv, write_csv, write_json
+from .train import TrainingError
 from .weights import WEIGHTS, find_weights, load_generator
 
 # %% ../nbs/19_cli.ipynb #cell-8
@@ -152,8 +154,7 @@ def _other_commands(commands):
     add('names', nargs='*', metavar='NAME', help='a public set; none: list them')
     add('--out', default='sets', metavar='DIR', help='folder to keep them in (default sets)')
     add = _command(commands, 'crops', crops, 'DIV2K crops --size 480 --step 240')
-    add('source', metavar='SRC', help='folder of pictures')
-    add('out', metavar='OUT', help='new folder for the crops')
+    for name, what in (('source', 'folder of pictures'), ('out', 'new folder for the crops')): add(name, metavar=name.upper(), help=what)
     add('--size', type=_whole, default=480, metavar='PX', help='side of a crop (default 480)')
     add('--step', type=_whole, default=240, metavar='PX', help='from one crop to the next (default 240)')
     add = _command(commands, 'check-data', check, '--hr crops --patch 128', '--hr HR --lr LR --scale 4')
@@ -168,7 +169,7 @@ def parser()->argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='esrdgan', description='Enlarge photographs with an ESRGAN, and measure how well.', epilog='esrdgan COMMAND --help shows examples.')
     top.add_argument('--version', action='version', version=esrdgan.__version__)
     commands = top.add_subparsers(required=True, metavar='COMMAND')
-    for add_to in (_picture_commands, _other_commands): add_to(commands)
+    for add_to in (_picture_commands, _other_commands, lambda c: training_commands(partial(_command, c))): add_to(commands)
     return top
 
 # %% ../nbs/19_cli.ipynb #cell-42
@@ -178,8 +179,7 @@ def main(
     "Parse, call, report. A user's mistake gives one line on stderr, never a traceback."
     for stream in (s for s in (sys.stdout, sys.stderr) if hasattr(s, 'reconfigure')): stream.reconfigure(errors='backslashreplace')
     try:
-        args = parser().parse_args(argv)
-        return args.run(args)
+        return (args := parser().parse_args(argv)).run(args)
     except SystemExit as stop: return stop.code   # argparse has said what it has to say
-    except (ValueError, OSError, MemoryError) as error: return _complain([f'esrdgan: {error}'], 2)
-    except KeyboardInterrupt: return _complain(['stopped'], 130)
+    except (ValueError, OSError, MemoryError, TrainingError) as error: return _complain([f'esrdgan: {error}'], 2)
+    except KeyboardInterrupt as stop: return _complain([str(stop) or 'stopped'], 130)

@@ -28,10 +28,9 @@ class DataError(ValueError):
 def turn(
     x:torch.Tensor,     # (..., H, W)
     code:int,           # 0..7: 1 flips left-right, 2 flips up-down, 4 swaps rows and columns; added up
-)->torch.Tensor:        # a view, not a copy
+)->torch.Tensor:        # a copy
     "One of the eight ways to lay a picture on a table."
-    if code & 1: x = x.flip(-1)
-    if code & 2: x = x.flip(-2)
+    x = x.flip([-axis for axis in (1, 2) if code & axis])
     return x.transpose(-1, -2) if code & 4 else x
 
 # %% ../nbs/05_data.ipynb #cell-25
@@ -67,8 +66,7 @@ class Pictures:
             new, sizes = Path(temporary, 'new'), []; new.mkdir()
             with open(new / 'pixels', 'wb') as file:
                 for path in tqdm(self.paths, desc='decoding', unit='picture', leave=False, disable=None):
-                    array = to_uint8(read_image(path))
-                    file.write(array.tobytes()); sizes.append(array.shape[:2])
+                    file.write((array := to_uint8(read_image(path))).tobytes()); sizes.append(array.shape[:2])
             (new / 'sizes.json').write_text(json.dumps(sizes), encoding='utf-8')
             if not self.folder.exists(): os.replace(new, self.folder)       # another process may have been quicker
         for old in {*self.folder.parent.glob(f'{group}-*')} - {self.folder}: shutil.rmtree(old, ignore_errors=True)  # Windows keeps what is in use
@@ -79,8 +77,7 @@ def partner_name(
     scale:int,      # the 4 in these names
 )->str:             # img_001, baby, baby
     "What a picture's file name says without the usual marks of resolution."
-    marks = rf'([_-](LRBI|LR|HR|GT|BI|bicubic|SRF_{scale})|[_-]?x{scale})+$'
-    return re.sub(rf'(?<=.){marks}', '', Path(path).stem, flags=re.I)
+    return re.sub(rf'(?<=.)([_-](LRBI|LR|HR|GT|BI|bicubic|SRF_{scale})|[_-]?x{scale})+$', '', Path(path).stem, flags=re.I)
 
 # %% ../nbs/05_data.ipynb #cell-36
 def match(
@@ -182,7 +179,10 @@ def batches(
     seed:int,           # of the run
     start_step:int=0,   # the first batch to give: where a resumed run goes on
     workers:int=0,      # processes that prepare batches; their number changes nothing but the speed
-)->Iterator[tuple]:     # lr (B, 3, h, w), hr (B, 3, H, W) or None
+    part:tuple=(0, 1),  # (rank, number of training processes): give this one's share of every batch, in order
+)->Iterator[tuple]:     # lr (B, 3, h, w), hr (B, 3, H, W) or None; B = batch_size / number of training processes
     "Batch `start_step`, `start_step` + 1, ... without end; batch k depends on (seed, k) alone. The global random state is not touched."
-    numbers = (range(step * batch_size, (step + 1) * batch_size) for step in count(start_step))
+    (rank, size), share = part, batch_size // part[1]
+    if batch_size % size: raise DataError(f'batch_size {batch_size} cannot be shared by {size} processes: choose a multiple of {size}')
+    numbers = (range(k * share, (k + 1) * share) for k in count(start_step * size + rank, size))
     yield from DataLoader(_Seeded(dataset, seed), batch_sampler=numbers, num_workers=workers, collate_fn=_stack, generator=torch.Generator())

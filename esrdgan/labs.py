@@ -75,20 +75,24 @@ class Shell:
         answer:str='',        # where to look, with the number that should appear
     ):
         self.core, self.plot, self.controls, self.answer = core, plot, controls, answer
-        self.start = self.values()
-        self.result, self.pinned, self.locked = None, None, False
-        self.image, self.status = widgets.Image(format='png'), widgets.HTML()
+        self.start, self.result, self.pinned, self.locked = self.values(), None, None, False
+        self.image, self.status = widgets.Image(format='png', layout={'align_self': 'flex-start'}), widgets.HTML()
         self.prediction = widgets.ToggleButtons(options=list(predict), value=None, description='I predict:') if predict else None
-        self.buttons = [self._button(*b) for b in (
-            ('Reset', 'back to the values in the text', self.reset), ('Pin', 'keep this result for comparison', self.pin))]
-        self.bar = widgets.HBox(self.buttons)
-        asked = [self.prediction] if predict else []
+        self.buttons = [widgets.Button(description='Reset', tooltip='back to the values in the text'),
+                        widgets.Button(description='Pin', tooltip='keep this result for comparison')]
+        for button, action in zip(self.buttons, (self.reset, self.pin)): button.on_click(lambda _, action=action: action())
+        self.bar, asked = widgets.HBox(self.buttons), [self.prediction] if predict else []
         self.box = widgets.VBox([widgets.HTML(f'<b>{question}</b>'), *asked, *controls.values(), self.bar, self.image, self.status])
-        for w in controls.values(): w.observe(self._moved, 'value')
+        for w in controls.values(): w.observe(lambda change: self.locked or self.refresh(), 'value')
         for w in asked: w.observe(lambda change: self._tell(), 'value')
         self.refresh()
 
     def values(self): return {name: w.value for name, w in self.controls.items()}
+
+    def pin(self):
+        "Keep the present result; later pictures show it for comparison."
+        self.pinned = self.result
+        self._attempt(lambda: self.result)
 
 # %% ../nbs/02_labs.ipynb #cell-19
 @patch
@@ -101,7 +105,6 @@ def _attempt(self:Shell, action, busy=()):   # action() -> result; True when all
         return True
     except Exception as error:
         self.status.value = f'<span style="color:#b00">{type(error).__name__}: {error}</span>'
-        return False
     finally:
         for w in busy: w.disabled = False
 
@@ -113,28 +116,12 @@ def _tell(self:Shell):
 
 # %% ../nbs/02_labs.ipynb #cell-21
 @patch
-def _button(self:Shell, text, tooltip, action):
-    button = widgets.Button(description=text, tooltip=tooltip)
-    button.on_click(lambda _: action())
-    return button
-
-@patch
-def _moved(self:Shell, change):
-    if not self.locked: self.refresh()
-
-@patch
 def reset(self:Shell):
     "Forget the pinned result and put every control back where it started."
     self.pinned, self.locked = None, True
     for name, w in self.controls.items(): w.value = self.start[name]
     self.locked = False
     self.refresh()
-
-@patch
-def pin(self:Shell):
-    "Keep the present result; later pictures show it for comparison."
-    self.pinned = self.result
-    self._attempt(lambda: self.result)
 
 # %% ../nbs/02_labs.ipynb #cell-23
 @patch
@@ -159,8 +146,7 @@ class Live(Shell):
         core:Callable, plot:Callable, controls:dict, question:str, predict:Sequence[str]=(), answer:str='', # as in `Shell`
         steps:int=500,        # steps of a whole run; the first picture shows its end
     ):
-        self.steps, self.run, self.trainer = steps, 0, None
-        self.play = widgets.Play(max=LAST, interval=TICK, show_repeat=False)
+        self.steps, self.run, self.play = steps, 0, widgets.Play(max=LAST, interval=TICK, show_repeat=False)
         self.progress = widgets.IntProgress(max=steps, style={'description_width': 'initial'})
         super().__init__(core, plot, controls, question, predict, answer)
         self.bar.children = (self.play, self.progress, *self.buttons)
@@ -169,43 +155,35 @@ class Live(Shell):
 
     def refresh(self, playing=True):
         "Start a new run at step 0 with the present values of the controls, and let it play."
-        self.run, self.done, self.chunk = self.run + 1, 0, 1
+        self.run, self.done, self.chunk, self.trainer = self.run + 1, 0, 1, None
         def start():
-            self.trainer = None
             self.trainer = self.core(**self.values())
             return self._advance(0)
-        self._clock(self.run * RUN, self._attempt(start, [*self.controls.values(), *self.buttons]) and playing)
+        self._clock(self.run * RUN, bool(self._attempt(start, [*self.controls.values(), *self.buttons])) and playing)
+
+    def finish(self):
+        "Train the rest of the run at once, and draw its end."
+        if self.trainer: self._attempt(lambda: self._advance(self.steps))
+        self._clock(LAST, False)
+
+    def _clock(self, value, playing):      # set the clock without hearing its tick
+        self.locked = True
+        with self.play.hold_sync(): self.play.value, self.play.playing = value, playing
+        self.locked = False
 
 # %% ../nbs/02_labs.ipynb #cell-40
 @patch
 def _advance(self:Live, n):
-    n = min(n, self.steps - self.done)
+    n, start = min(n, self.steps - self.done), perf_counter()
     result = self.trainer.step(n)
+    self.chunk = max(1, min(2 * self.chunk, round(n * WORK / max(perf_counter() - start, 1e-6))))
     self.done += n
     self.progress.value, self.progress.description = self.done, f'step {self.done} of {self.steps}'
     return result
 
 @patch
-def _clock(self:Live, value, playing):      # set the clock without hearing its tick
-    self.locked = True
-    with self.play.hold_sync(): self.play.value, self.play.playing = value, playing
-    self.locked = False
-
-@patch
-def finish(self:Live):
-    "Train the rest of the run at once, and draw its end."
-    if self.trainer: self._attempt(lambda: self._advance(self.steps))
-    self._clock(LAST, False)
-
-# %% ../nbs/02_labs.ipynb #cell-41
-@patch
 def _tick(self:Live, change):
     if self.locked: return
     if change['new'] < RUN: return self.refresh(self.play.playing)     # Stop, or Play after the end
     if change['new'] // RUN != self.run: return self._clock(self.run * RUN, self.play.playing)  # a tick of an older run
-    def work():
-        start = perf_counter()
-        result = self._advance(self.chunk)
-        self.chunk = max(1, min(2 * self.chunk, round(self.chunk * WORK / (perf_counter() - start))))
-        return result
-    if not self._attempt(work) or self.done == self.steps: self._clock(LAST, False)
+    if not self._attempt(lambda: self._advance(self.chunk)) or self.done == self.steps: self._clock(LAST, False)

@@ -60,7 +60,7 @@ def run(path, online=False):
             client.execute(env=env)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else type(error).__name__
-            raise AssertionError(f"{path.relative_to(ROOT)}, cell {reached[-1]}: {what}\n{error}") from None
+            raise AssertionError(f"{path.parent.name}/{path.name}, cell {reached[-1]}: {what}\n{error}") from None
     return clean(nb)
 
 

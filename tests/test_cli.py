@@ -196,7 +196,7 @@ def test_ctrl_c_in_a_real_process_leaves_nothing_half_written(tiny, tmp_path):
     for i in range(400):
         picture(tmp_path / "in" / f"{i}.png", 64, 64, seed=i)
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    process = subprocess.Popen([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "in"), "--model", tiny, "--out", str(tmp_path / "out")],
+    process = subprocess.Popen([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "in"), "--model", tiny, "--ensemble", "--out", str(tmp_path / "out")],
                                env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not list(tmp_path.glob("out/*.png")):
         time.sleep(.05)

@@ -284,6 +284,20 @@ def test_resuming_gives_the_same_batches(folder):
     assert not same(take(make(folder), 1, seed=8)[0], straight[0])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_parts_in_order_are_the_whole_batch(folder, size):
+    whole = take(make(folder), 3, batch_size=6, start_step=2)
+    parts = [take(make(folder), 3, batch_size=6, start_step=2, part=(rank, size)) for rank in range(size)]
+    for k in range(3):
+        assert same([torch.cat(x) for x in zip(*(p[k] for p in parts))], whole[k])
+
+
+@pytest.mark.parametrize("batch_size, size", [(6, 4), (1, 2), (3, 6)])
+def test_a_batch_that_cannot_be_shared(folder, batch_size, size):
+    with pytest.raises(DataError, match=f"batch_size {batch_size} cannot be shared by {size} processes"):
+        take(make(folder), 1, batch_size=batch_size, part=(0, size))
+
+
 def test_the_global_random_state_is_not_touched_and_does_not_matter(folder):
     torch.manual_seed(1)
     state = torch.get_rng_state()

@@ -12,10 +12,7 @@ def test_lesson_runs(path):
 def test_the_runner_blocks_the_network_and_names_the_cell(tmp_path):
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
-    path = lessons.NBS / "zz_probe.ipynb"
+    path = tmp_path / "probe.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell("1"), new_code_cell("import urllib.request as u; u.urlopen('http://192.0.2.1', timeout=5)")]), path)
-    try:
-        with pytest.raises(AssertionError, match=r"zz_probe.ipynb, cell 1: .*tried to reach the network"):
-            lessons.run(path)
-    finally:
-        path.unlink()
+    with pytest.raises(AssertionError, match=r"probe.ipynb, cell 1: .*tried to reach the network"):
+        lessons.run(path)
