@@ -62,7 +62,7 @@ class Dirac:
         path = np.array(self.path)
         return dict(path=path, radius=np.hypot(*path.T), game=self.game)
 
-# %% ../nbs/14_toy_gans.ipynb #cell-24
+# %% ../nbs/14_toy_gans.ipynb #cell-25
 RADIUS, SPREAD = 2., .05            # of the ring; standard deviation of each mode
 _angles = torch.arange(8) * math.pi / 4
 MODES = RADIUS * torch.stack([_angles.cos(), _angles.sin()], 1)    # (8, 2)
@@ -83,7 +83,7 @@ def ring(
     "Real samples: a mode by lot, and a little Gaussian noise."
     return MODES[torch.randint(8, (n,), generator=generator)] + SPREAD * torch.randn(n, 2, generator=generator)
 
-# %% ../nbs/14_toy_gans.ipynb #cell-27
+# %% ../nbs/14_toy_gans.ipynb #cell-28
 def mlp(
     n_in:int,
     n_out:int,
@@ -98,7 +98,7 @@ def mlp(
         for p in layer.parameters(): nn.init.uniform_(p, -layer.in_features**-.5, layer.in_features**-.5, generator=generator)
     return net
 
-# %% ../nbs/14_toy_gans.ipynb #cell-30
+# %% ../nbs/14_toy_gans.ipynb #cell-31
 class Ring:
     "A trainer of a GAN on the ring of eight modes. `step(n)` gives what `state` gives; 4 and 6 steps are 10 steps."
     def __init__(self,
@@ -130,7 +130,7 @@ class Ring:
             if self.steps % 20 == 0: self.history.append((self.steps, self.modes(), d_fake.mean().item()))
         return self.state()
 
-# %% ../nbs/14_toy_gans.ipynb #cell-32
+# %% ../nbs/14_toy_gans.ipynb #cell-33
 @patch
 def d_step(self:Ring, real, fake):
     "Real samples up, generated ones down."
@@ -148,7 +148,7 @@ def g_step(self:Ring, real, fake):
     self.opt_g.zero_grad(); loss.backward(); self.opt_g.step()
     self.discriminator.requires_grad_(True)
 
-# %% ../nbs/14_toy_gans.ipynb #cell-36
+# %% ../nbs/14_toy_gans.ipynb #cell-37
 @patch
 def state(self:Ring):
     "What can be seen: samples (512, 2), logits of both (512,), D on a map (41, 41) of -3..3, its gradient at every fourth point, the history."
