@@ -17,7 +17,8 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 test: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -n auto --maxprocesses 4 --dist loadgroup --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/test_browser.py -q -n auto --maxprocesses 4 --durations=15
 
 bench: .venv/test
 	$(BIN)/python benchmarks/inference.py

@@ -18,8 +18,7 @@ import pytest
 from lessons import NBS, ROOT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (on Debian: apt install chromium)"),
-              pytest.mark.xdist_group("browser")]     # one JupyterLab and one Chromium at a time
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (on Debian: apt install chromium)")
 
 
 def lab_count(path):
