@@ -1,6 +1,7 @@
 # make demo   photographs four times larger, beside bicubic and the truth, with figures
 # make lab    the lessons in JupyterLab
 # make test   every lesson in a fresh kernel without network, and the tests in tests/
+# make browser  every lab moved in JupyterLab and Chromium
 # make bench  speed and memory beside peers, as ratios
 # make lessons  run every lesson, save its outputs, export the package, rebuild README.md (for those who change a lesson)
 # Each makes .venv and installs what it needs when that is missing or settings.ini changed.
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test bench lessons clean
+.PHONY: demo lab test browser bench lessons clean
 
 demo: .venv/core
 	$(BIN)/esrdgan demo --out out/demo
@@ -17,8 +18,10 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 test: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py -q
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/test_browser.py -q -n auto --maxprocesses 4 --durations=15
+	$(BIN)/python -m pytest tests -q --ignore=tests/test_browser.py --durations=15
+
+browser: .venv/test
+	$(BIN)/python -m pytest tests/test_browser.py -q
 
 bench: .venv/test
 	$(BIN)/python benchmarks/inference.py

@@ -14,6 +14,7 @@ import urllib.request
 
 import nbformat
 import pytest
+from playwright.sync_api import TimeoutError
 
 from lessons import NBS, ROOT
 
@@ -80,12 +81,17 @@ def open_and_run(page, address, name):
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
     connected = "name => fetch('/api/sessions').then(r => r.json()).then(all => all.some(s => s.path.endsWith(name) && s.kernel.connections))"
     page.wait_for_function(connected, arg=name, timeout=60_000)      # the indicator is idle before there is a kernel
-    page.get_by_role("menuitem", name="Run", exact=True).first.click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).first.click()
-    begun = "() => document.querySelector('.jp-Dialog') || [...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[[*\\d]/.test(e.textContent))"
-    page.wait_for_function(begun, timeout=60_000)
-    if page.locator(".jp-Dialog").count():       # a slow machine is asked to choose a kernel: take the one that is offered
-        page.locator(".jp-Dialog .jp-mod-accept").first.click()
+    begun = "() => [...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[[*\\d]/.test(e.textContent))"
+    for _ in range(5):                           # a slow machine may ask to choose a kernel, or lose the first click
+        if page.locator(".jp-Dialog").count():
+            page.locator(".jp-Dialog .jp-mod-accept").first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).first.click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).first.click()
+        try:
+            return page.wait_for_function(begun, timeout=15_000)
+        except TimeoutError:
+            continue
+    pytest.fail(f"{name} did not begin to run")
 
 
 @pytest.mark.parametrize("path", WITH_LABS, ids=lambda p: p.stem)
