@@ -1,7 +1,7 @@
 # make demo   photographs four times larger, beside bicubic and the truth, with figures
 # make lab    the lessons in JupyterLab
-# make test   every lesson in a fresh kernel without network, and the tests in tests/
-# make browser  every lab moved in JupyterLab and Chromium
+# make test   every lesson in a fresh kernel without network, every lab moved in Chromium, and the tests in tests/
+# make browser  the labs alone
 # make bench  speed and memory beside peers, as ratios
 # make lessons  run every lesson, save its outputs, export the package, rebuild README.md (for those who change a lesson)
 # Each makes .venv and installs what it needs when that is missing or settings.ini changed.
@@ -18,7 +18,7 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 test: .venv/test
-	$(BIN)/python -m pytest tests -q --ignore=tests/test_browser.py --durations=15
+	$(BIN)/python -m pytest tests -q --durations=15
 
 browser: .venv/test
 	$(BIN)/python -m pytest tests/test_browser.py -q

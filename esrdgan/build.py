@@ -48,12 +48,13 @@ def _fill(generator, name):
 def build(
     config:Config,
     stage:str,              # 'psnr' or 'gan'
-    start:str|Path='',      # weights to start from; empty: those of the config, or new ones
+    start:str|Path|None=None,   # weights to start from; None: those of the config; '': new ones
 )->State:                   # at step 0
     "Networks, losses and optimisers of one stage. Errors of `Config`, `load_generator` and the perceptual networks."
     device, recipe = pick_device(config.run.device), config.recipe(stage)
     generator, discriminator = _seeded(config)
-    if start or config.generator.start_from: _fill(generator, start or config.generator.start_from)
+    if start is None: start = config.generator.start_from
+    if start: _fill(generator, start)
     features = None
     if recipe.perceptual_weight:
         make = dict(vgg19=vgg19, edge_vgg16=edge_vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
@@ -87,11 +88,10 @@ def stream(
     world:World=World(),    # each process takes its rows of a batch
 )->Iterator[tuple]:         # lr, hr
     "Batches without end. Raises `ConfigError` where a batch cannot be shared evenly, `DataError` as `Pairs`."
-    if config.data.batch_size % world.size: raise ConfigError(f'[data] batch_size is {config.data.batch_size}: give a multiple of the number of processes, {world.size}')
-    pairs = Pairs(config.data.hr, config.data.lr or None, config.generator.scale, config.data.patch)
-    n = config.data.batch_size // world.size
-    for lr, hr in batches(pairs, config.data.batch_size, state.seed, state.step, config.data.workers):
-        yield tuple(x[world.rank * n:(world.rank + 1) * n] for x in (lr, hr))
+    data = config.data
+    if data.batch_size % world.size: raise ConfigError(f'[data] batch_size is {data.batch_size}: give a multiple of the number of processes, {world.size}')
+    pairs = Pairs(data.hr, data.lr or None, config.generator.scale, data.patch)
+    return batches(pairs, data.batch_size, state.seed, state.step, data.workers, (world.rank, world.size))
 
 # %% ../nbs/17b_build.ipynb #cell-27
 CENTRE = 512    # the perceptual figure is taken from at most this square in the middle of a picture

@@ -14,6 +14,7 @@ from pathlib import Path
 import esrdgan
 from .commands import training_commands
 from .data import DataError
+from .distributed import one_first, together, whole_report
 from .evaluate import certify, evaluate
 from .fetch import sha256
 from .image import PictureError, list_pictures
@@ -37,9 +38,12 @@ def use(args:argparse.Namespace)->int:   # paths, out, model, scale, tile, ensem
         try: paths += list_pictures(path)
         except PictureError as error: failed.append(str(error))
     if not paths: raise PictureError('; '.join(failed))
-    model = load_generator(args.model).to(pick_device(args.device))
-    Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
-    report = upscale_folder(model, dict.fromkeys(paths), args.out, args.scale, args.tile, args.ensemble, args.precision, args.overwrite)
+    with together(args.device) as world:
+        with one_first(world): model = load_generator(args.model).to(pick_device(args.device))      # one fetches, the others find it
+        Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
+        part, settings = (world.rank, world.size), (args.scale, args.tile, args.ensemble, args.precision, args.overwrite)
+        report = whole_report(upscale_folder(model, dict.fromkeys(paths), args.out, *settings, part), world)
+    if world.rank: return 0     # the first tells of all
     failed += [why if str(path) in why else f'{path}: {why}' for path, why in report.failed]
     counts = {'written': len(report.done), 'there already (--overwrite does them again)': len(report.skipped), 'failed': len(failed)}
     print(f'{args.out}: ' + ', '.join(f'{n} {what}' for what, n in counts.items() if n))

@@ -7,17 +7,15 @@ __all__ = ['init', 'check_config', 'train', 'training_commands']
 
 # %% ../nbs/18c_commands.ipynb #cell-2
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from .build import preflight
 from .config import RECIPES, config_text, read_config, recipe_config, write_config
-from .distributed import accelerator, world
+from .distributed import together
 from .run import check, run
 from .settings import ConfigError
-from .train import World
 
 # %% ../nbs/18c_commands.ipynb #cell-6
 def init(args:argparse.Namespace)->int:   # path, recipe
@@ -46,11 +44,6 @@ def _config(args):
     return config
 
 # %% ../nbs/18c_commands.ipynb #cell-17
-def _world(config):     # only where torchrun has started several: alone, accelerate is not needed
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return World()
-    return world(accelerator(cpu=config.run.device == 'cpu'))
-
-# %% ../nbs/18c_commands.ipynb #cell-18
 def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, check
     "Train a generator; stop with Ctrl-C and go on with --resume."
     config = _config(args)
@@ -59,11 +52,11 @@ def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, ch
         problems = preflight(config)
         for line in problems or check(config): print(line)
         return int(bool(problems))
-    made = run(config, Path(config.run.out) / config.run.name, args.resume, _world(config))
-    print(f'{made}\nuse it:  esrdgan use photo.jpg --model {made}')
+    with together(config.run.device) as world: made = run(config, Path(config.run.out) / config.run.name, args.resume, world)
+    if made: print(f'{made}\nuse it:  esrdgan use photo.jpg --model {made}')
     return 0
 
-# %% ../nbs/18c_commands.ipynb #cell-30
+# %% ../nbs/18c_commands.ipynb #cell-28
 def training_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
 ):

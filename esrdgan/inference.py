@@ -175,7 +175,7 @@ def upscale_folder(
     targets = [Path(out, name) for name in output_names(paths, scale or model.scale)]
     ours = {t.resolve() for t in targets}
     jobs = [(p, t) for p, t in zip(paths, targets) if p.resolve() not in ours]   # `out` may be the folder of the inputs
-    for path, target in tqdm(jobs[part[0]::part[1]], unit='picture'):
+    for path, target in tqdm(jobs[part[0]::part[1]], unit='picture', disable=part[0] > 0):
         if target.exists() and not overwrite: report.skipped.append(target); continue
         try: write_picture(upscale_picture(model, read_picture(path), scale, tile, ensemble, precision), target)
         except Exception as error: report.failed.append((path, str(error) or type(error).__name__))   # the other pictures still matter

@@ -108,6 +108,7 @@ class TensorBoardLog:
     ):
         try: from torch.utils.tensorboard import SummaryWriter
         except ImportError: raise ImportError('TensorBoard logs need the package tensorboard: pip install "esrdgan[train]"') from None
+        if step: time.sleep(1 - time.time() % 1)     # event files are read in the order of their names, which begin with the second
         self.networks, self.every = networks, every
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=10)
 

@@ -46,7 +46,7 @@ def perceptual(
 )->Tensor:               # scalar
     "Weighted sum over layers of the L1 distance between feature maps (Johnson et al. 2016, arXiv 1603.08155; L1 as in ESRGAN)."
     with torch.no_grad(): target = features(hr)
-    return sum(w * l1(a, b) for w, a, b in zip(features.weights, features(sr), target))
+    return sum(w * l1(a.float(), b.float()) for w, a, b in zip(features.weights, features(sr), target))
 
 # %% ../nbs/13_losses.ipynb #cell-20
 def cross_entropy(

@@ -15,6 +15,7 @@ import torch
 
 from .build import Ruler, build, preflight, refuse, stream
 from .config import write_config
+from .distributed import one_first, same_start
 from .image import write_image
 from .logs import JsonLines, Progress, TensorBoardLog, read_lines
 from .settings import Config, ConfigError
@@ -66,15 +67,17 @@ def _agreed(asked, state, world):
 
 def _cook(config, stage, folder, world, start):
     "Train one stage from where its folder stands to its end."
-    state, recipe, every = build(config, stage, start), config.recipe(stage), config.training
-    load_newest(state, folder)
+    first, recipe, every = world.rank == 0, config.recipe(stage), config.training
+    state = build(config, stage, start if first else '')
+    if first: load_newest(state, folder)
+    same_start(state, world)
     state.config = config.plain()
     if state.step >= recipe.steps: return
-    first = world.rank == 0
+    with one_first(world): crops = stream(config, state, world)
     ruler = Ruler(config, state.device) if first and config.data.valid else None
     with patient() as asked, (closing(Diary(folder, state, recipe.steps)) if first else nullcontext()) as diary:
         best = max((s for r in read_lines(folder / 'log.jsonl') if (s := _score(r, stage)) is not None), default=None) if first else None
-        for log in train(state, stream(config, state, world), recipe, world):
+        for log in train(state, crops, recipe, world):
             last, record = log.step == recipe.steps, False
             if first:
                 found, pictures = ruler(state.ema) if ruler and (last or log.step % every.validate_every == 0) else ({}, {})
@@ -84,7 +87,6 @@ def _cook(config, stage, folder, world, start):
             stop = _agreed(asked, state, world)
             if first and (record or last or stop or log.step % every.save_every == 0): keep(state, folder, record)
             if stop: raise KeyboardInterrupt(f'stopped after step {log.step} of {stage}; continue with: esrdgan train --cfg {folder.parent / "config.ini"} --resume')
-    world.mean(torch.zeros(1, device=state.device))     # the others wait for the file
 
 # %% ../nbs/18b_run.ipynb #cell-14
 def result(
@@ -99,10 +101,10 @@ def run(
     folder:str|Path,        # of this run: config.ini, psnr/ and gan/ with log.jsonl, tensorboard/, pictures/ and checkpoints
     resume:bool=False,      # continue from the newest good checkpoint; without one, begin
     world:World=World(),    # of several processes
-)->Path:                    # the checkpoint that the run was for
+)->Path|None:               # the checkpoint that the run was for; only the first process knows it
     """Train the stages of `config`. Ctrl-C ends it after the step it is in, with everything saved, by `KeyboardInterrupt`.
     Raises `ConfigError`, `DataError` and `TrainingError`."""
-    folder, start = Path(folder), ''
+    folder, start = Path(folder), None
     if world.rank == 0:
         if not resume and any(checkpoints(folder / stage) for stage in STAGES):
             raise ConfigError(f'{folder} holds a run already: continue it with --resume, or give another [run] name')
@@ -111,7 +113,7 @@ def run(
     for stage in STAGES:
         if not getattr(config, stage).steps: continue
         _cook(config, stage, folder / stage, world, start)
-        start = result(folder / stage)
+        if world.rank == 0: start = result(folder / stage)
     return start
 
 # %% ../nbs/18b_run.ipynb #cell-21

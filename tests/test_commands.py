@@ -1,12 +1,23 @@
 "Training from the command line: what the commands of lesson 18c add to `run`, through `main`."
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from esrdgan.cli import main
-from esrdgan.config import recipe_config, write_config
+from esrdgan.config import read_config, recipe_config, write_config
+from esrdgan.generator import RRDBNet
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
-from esrdgan.weights import load_generator
+from esrdgan.state import checkpoints
+from esrdgan.weights import load_generator, save_generator
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -17,6 +28,7 @@ def cfg(tmp_path):
         write_image(torch.rand(3, 64, 64, generator=generator), tmp_path / "hr" / f"{i}.png")
     config = recipe_config("tour")
     config.run.name, config.run.out, config.run.device = "small", str(tmp_path / "runs"), "cpu"
+    config.training.precision = "fp32"
     config.data.hr, config.data.valid, config.data.patch, config.data.batch_size = str(tmp_path / "hr"), "", 32, 2
     config.generator.n_features, config.generator.n_blocks, config.generator.growth = 8, 1, 4
     config.psnr.steps, config.psnr.warmup, config.gan.steps, config.training.save_every = 3, 0, 2, 1
@@ -96,3 +108,62 @@ def test_a_loss_that_is_not_finite_is_one_line(cfg, monkeypatch, capsys):
 def test_mistakes_are_one_line(words, says, cfg, capsys):
     assert main([w.format(cfg=cfg) for w in words]) == 2
     assert says in one_line(capsys)
+
+
+def torchrun(*words, interrupt=None):
+    "`esrdgan` in two processes: exit status, stdout, stderr. `interrupt`: a function that waits until it is time for Ctrl-C."
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | dict(PYTHONPATH=str(ROOT))
+    if sys.platform == "linux": env["GLOO_SOCKET_IFNAME"] = "lo"
+    process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "esrdgan", *map(str, words)],
+                               env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if interrupt:
+        interrupt()
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped(cfg, tmp_path, capsys):
+    status, out, err = torchrun("train", "--cfg", cfg, "--name", "two")
+    assert status == 0, err[-3000:]
+    assert out.count("use it:") == 1
+    assert main(["train", "--cfg", str(cfg), "--name", "one"]) == 0
+    for stage in ("psnr", "gan"):
+        one, two = (read_lines(tmp_path / "runs" / name / stage / "log.jsonl") for name in ("one", "two"))
+        assert [r["step"] for r in one] == [r["step"] for r in two]
+        if stage == "psnr":       # later steps drift: Adam makes whole steps of gradients that are rounding (lesson 18)
+            assert one[0].keys() == two[0].keys() and all(abs(v - two[0][k]) < 1e-5 for k, v in one[0].items())
+    config = read_config(tmp_path / "runs/two/config.ini")
+    config.gan.steps = 3
+    write_config(config, tmp_path / "more.ini")
+    assert main(["train", "--cfg", str(tmp_path / "more.ini"), "--resume"]) == 0
+    assert [r["step"] for r in read_lines(tmp_path / "runs/two/gan/log.jsonl")] == [1, 2, 3]
+
+
+def test_ctrl_c_stops_two_processes_after_the_same_step(cfg, tmp_path):
+    config, log = read_config(cfg), tmp_path / "runs/small/psnr/log.jsonl"
+    config.psnr.steps = 100_000
+    write_config(config, tmp_path / "long.ini")
+
+    def five_steps():
+        for _ in range(600):
+            if log.exists() and len(read_lines(log)) > 5: return
+            time.sleep(.1)
+
+    status, out, err = torchrun("train", "--cfg", tmp_path / "long.ini", interrupt=five_steps)
+    rows = read_lines(log)
+    assert status != 0 and err.count("continue with: esrdgan train") == 2 and len({line for line in err.splitlines() if "continue with" in line}) == 1, err[-3000:]
+    assert int(checkpoints(tmp_path / "runs/small/psnr")[0].stem.split("_")[1]) == rows[-1]["step"] >= 6
+
+
+def test_two_processes_share_a_folder(cfg, tmp_path):
+    model = save_generator(RRDBNet(n_features=4, n_blocks=1, growth=2), tmp_path / "tiny.safetensors")
+    for i in range(5): write_image(torch.rand(3, 20, 20), tmp_path / "in" / f"{i}.png")
+    words = "use", tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--device", "cpu"
+    status, out, err = torchrun(*words)
+    assert status == 0, err[-3000:]
+    assert out == f"{tmp_path / 'out'}: 5 written\n" and len(list((tmp_path / "out").iterdir())) == 5
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    status, out, err = torchrun(*words)
+    assert status != 0 and out == f"{tmp_path / 'out'}: 5 there already (--overwrite does them again), 1 failed\n"
+    assert sum("broken.png" in line for line in err.splitlines()) == 1

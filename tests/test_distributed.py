@@ -10,7 +10,7 @@ import torch
 
 from esrdgan import distributed
 from esrdgan.discriminator import UNetDiscriminator, VGGDiscriminator
-from esrdgan.distributed import accelerator, everyone, same_start, whole_report, world
+from esrdgan.distributed import accelerator, everyone, leave, same_start, together, whole_report, world
 from esrdgan.features import edge_vgg16_small
 from esrdgan.generator import RRDBNet
 from esrdgan.image import Picture, list_pictures, write_picture
@@ -119,7 +119,7 @@ def child(folder):
     try: same_start(wrong, here)
     except TrainingError as error: result["wrong"] = str(error)
     torch.save(result, folder / f"{here.rank}.pt")
-    found.end_training()
+    leave(found)
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +272,15 @@ def test_fair_threads(monkeypatch, cores, processes, each):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes: monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert distributed._fair_threads() == each
+
+
+def test_several_processes_choose_their_own_gpus(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="'cuda:1'.*choose cuda"):
+        with together("cuda:1"): pass
+
+
+def test_alone_nothing_has_to_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with together() as here: assert (here.rank, here.size) == (0, 1)
+    with pytest.raises(ValueError, match="pip install"): accelerator()

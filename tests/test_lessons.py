@@ -5,9 +5,7 @@ import lessons
 
 
 @pytest.mark.parametrize("path", lessons.lessons(), ids=lambda p: str(p.relative_to(lessons.NBS).with_suffix("")))
-def test_lesson_runs(path, request):
-    if path.stem == "18_distributed" and path.parent == lessons.NBS:     # KNOWN FAULT, to be mended: its cell 36 starts torchrun, whose child sometimes aborts (SIGABRT)
-        request.applymarker(pytest.mark.xfail(reason="torchrun's child aborts at times in cell 36", strict=False))
+def test_lesson_runs(path):
     lessons.run(path)
 
 
