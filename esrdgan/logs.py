@@ -39,10 +39,11 @@ def groups(
 def curves(
     rows:list,      # what `read_lines` gives
 )->Sheet:
-    "Losses, logits, gradient norms, colour drift and what was validated, a panel for each that occurs."
+    "Losses, logits, gradient norms, colour drift, a panel for each that occurs, and one for each figure that was validated."
     shown = {}
-    for name in dict.fromkeys(k for r in rows for k in r if k != 'step'): shown.setdefault(GROUPS.get(name, 'validation'), []).append(name)
-    panels = [p for p in ('loss', 'logits', 'gradient norm', 'colour drift', 'validation') if p in shown]
+    for name in dict.fromkeys(k for r in rows for k in r if k != 'step'): shown.setdefault(GROUPS.get(name, name), []).append(name)
+    known = 'loss', 'logits', 'gradient norm', 'colour drift'
+    panels = [p for p in (*known, *(p for p in shown if p not in GROUPS.values())) if p in shown]
     fig = Sheet(figsize=(3 * max(len(panels), 1), 2.6), dpi=80, layout='constrained')
     FigureCanvasAgg(fig)
     for i, panel in enumerate(panels):
@@ -50,7 +51,7 @@ def curves(
         for j, name in enumerate(shown[panel]):
             seen = [(r['step'], r[name]) for r in rows if r.get(name) is not None]
             ax.plot(*zip(*seen[::len(seen) // 1000 + 1]), color=('C0', 'C1', '0.5')[j % 3], ls=('-', '--', ':')[(j + j // 3) % 3], lw=1,
-                    marker='.' if panel == 'validation' else None, label=name)
+                    marker=None if panel in known else '.', label=name)
         ax.set(xlabel='step', title=panel, yscale='log' if panel in ('loss', 'gradient norm') else 'linear')
         ax.legend(fontsize=7)
     return fig

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'interpolate', 'save_generator', 'read_state', 'Card', 'find_weights', 'load_generator']
 
 # %% ../nbs/08_weights.ipynb #cell-2
-import difflib, json, os, pickle, re, warnings
+import difflib, json, os, pickle, re, warnings, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,13 +134,19 @@ def find_weights(
     return download(card.url, plain, card.sha256)
 
 # %% ../nbs/08_weights.ipynb #cell-39
+def _note(path):
+    "What the shapes cannot tell, from files of ours: metadata of safetensors, `network` in a training's checkpoint."
+    if path.suffix == '.safetensors':
+        with safe_open(path, 'pt') as file: return json.loads((file.metadata() or {}).get('esrdgan', '{}'))
+    found = torch.load(path, map_location='cpu', weights_only=True, mmap=True) if zipfile.is_zipfile(path) else {}
+    return found['network'] if isinstance(found, dict) and isinstance(found.get('network'), dict) else {}
+
 def load_generator(
     name:str|Path,  # a file in any layout, or a name that `find_weights` knows
 )->RRDBNet:         # in eval mode, float32, on the CPU; `.scale` says how far it enlarges
-    "Load a generator, sizes from its shapes, scales from its metadata or ESRGAN's .2. Raises `WeightsError`, or `FetchError` for a name."
+    "Load a generator, sizes from its shapes, residual scales and slope from its notes or ESRGAN's .2. Raises `WeightsError`, or `FetchError` for a name."
     path = Path(name) if Path(name).is_file() else find_weights(str(name))
-    state, note = read_state(path), {}
-    if path.suffix == '.safetensors':
-        with safe_open(path, 'pt') as file: note = json.loads((file.metadata() or {}).get('esrdgan', '{}'))
+    state = read_state(path)
+    note = _note(path)
     unseen = {k: float(note[k]) for k in ('residual_scale', 'rrdb_scale', 'slope', 'init_scale') if k in note}
     return _build(infer_config(state) | unseen, state)

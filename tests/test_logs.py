@@ -156,7 +156,7 @@ def test_curves_draw_every_series_with_its_numbers():
     assert len(rare.axes[1].lines[0].get_xdata()) == 40      # and what is measured rarely is drawn all the same
     assert curves([]).axes == []
     rows[-1]["psnr_y_crop4"] = 27.
-    assert [ax.get_title() for ax in curves(rows).axes] == ["loss", "logits", "gradient norm", "colour drift", "validation"]
+    assert [ax.get_title() for ax in curves(rows).axes] == ["loss", "logits", "gradient norm", "colour drift", "psnr_y_crop4"]
 
 
 def test_the_live_figure_updates_in_place_and_is_throttled(monkeypatch):

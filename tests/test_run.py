@@ -287,3 +287,15 @@ def test_patience():
     thread = threading.Thread(target=elsewhere)
     thread.start(); thread.join()
     assert seen == [[]]
+
+
+def test_what_a_run_leaves_enlarges_as_it_was_trained(pictures, tmp_path):
+    "The residual scales and the slope are in no shape of a weight; the checkpoint notes them."
+    config = tiny(pictures)
+    config.psnr.steps, config.gan.steps = 2, 0
+    config.generator.residual_scale, config.generator.rrdb_scale, config.generator.slope = .7, .4, .1
+    made = run(config, tmp_path / "r")
+    state = build(config, "psnr")
+    state.ema.load_state_dict(torch.load(made, weights_only=True)["params_ema"])
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad(): assert torch.equal(load_generator(made)(x), state.ema(x))
