@@ -56,7 +56,7 @@ def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, ch
     if made: print(f'{made}\nuse it:  esrdgan use photo.jpg --model {made}')
     return 0
 
-# %% ../nbs/18c_commands.ipynb #cell-36
+# %% ../nbs/18c_commands.ipynb #cell-40
 def training_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
 ):

@@ -162,9 +162,9 @@ def _tour():        # minutes on two cores
     config.data.patch, config.data.batch_size, config.data.workers = 64, 8, 0
     g, d, t = config.generator, config.discriminator, config.tricks
     g.n_features, g.n_blocks, g.growth, d.n_features, d.n_head = 24, 3, 12, 16, 32
-    config.features.network, t.ema, config.training.validate_every, config.training.save_every = 'edge_vgg16_small', .99, 500, 250
+    config.features.network, t.ema, config.training.validate_every, config.training.save_every = 'edge_vgg16_small', .99, 200, 200
     config.psnr.steps, config.psnr.learning_rate, config.psnr.schedule, config.psnr.warmup = 2500, 2e-3, 'cosine', 50
-    config.gan.steps, config.gan.learning_rate, config.gan.d_learning_rate = 400, 3e-4, 3e-4
+    config.gan.steps, config.gan.learning_rate, config.gan.d_learning_rate, config.gan.pixel_weight, config.gan.schedule = 400, 3e-4, 1e-4, .1, 'cosine'
     return config
 
 RECIPES = dict(psnr=_psnr, esrgan=_esrgan, ancestor=_ancestor, tour=_tour)

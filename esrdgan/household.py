@@ -59,6 +59,7 @@ def weights(args:argparse.Namespace)->int:   # name
 def export(args:argparse.Namespace)->int:   # model, out
     "Write a generator as an ONNX file, and check that it computes the same as PyTorch."
     path = Path(args.out or f'{Path(args.model).stem}.onnx')
+    print(f'{args.model}: writing and checking a graph (a large network takes half a minute)', flush=True)
     apart = export_onnx(load_generator(args.model), path)
     print(f'{path}: {path.stat().st_size:,} bytes; apart from PyTorch by {apart:.0e} at most (pictures are 0..1)')
     return 0

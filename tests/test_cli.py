@@ -17,7 +17,7 @@ from esrdgan import cli
 from esrdgan.fetch import FetchError
 from esrdgan.generator import RRDBNet
 from esrdgan.image import read_image, read_picture
-from esrdgan.weights import save_generator
+from esrdgan.weights import load_generator, save_generator
 from lessons import ROOT
 from picture_kinds import KINDS, Kind
 
@@ -303,3 +303,17 @@ def test_a_terminal_that_cannot_show_a_name(tiny, tmp_path, monkeypatch, capsys)
     result = subprocess.run([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "日本.png")], capture_output=True,
                             env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0"))
     assert result.returncode == 2 and b"\\u65e5" in result.stderr and b"Traceback" not in result.stderr
+
+
+def test_export_writes_a_checked_graph(tiny, tmp_path, capsys, monkeypatch):
+    import onnxruntime
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", str(tiny)]) == 0
+    graph = tmp_path / f"{Path(tiny).stem}.onnx"
+    assert str(graph.name) in capsys.readouterr().out
+    x = torch.rand(1, 3, 9, 14)
+    sr, = onnxruntime.InferenceSession(str(graph)).run(None, {"input": x.numpy()})
+    with torch.no_grad(): assert torch.allclose(torch.from_numpy(sr), load_generator(tiny)(x), atol=1e-5)
+    assert cli.main(["export", "nowhere.pth"]) == 2 and "no such file" in capsys.readouterr().err
+    assert cli.main(["export", str(tiny), "--out", "net.pt"]) == 2 and "saved as .onnx" in capsys.readouterr().err
+    assert not (tmp_path / "net.pt").exists()
