@@ -18,7 +18,8 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 test: .venv/test
-	$(BIN)/python -m pytest tests -q --durations=15
+	$(BIN)/python -m pytest tests/test_browser.py -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -n 2 --dist worksteal --ignore=tests/test_browser.py --durations=10
 
 browser: .venv/test
 	$(BIN)/python -m pytest tests/test_browser.py -q

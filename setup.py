@@ -19,7 +19,9 @@ setup(
     license="Apache-2.0",
     author=cfg["author"],
     url=cfg["git_url"],
-    packages=find_packages(include=["esrdgan*"]),
+    packages=[*find_packages(include=["esrdgan*"]), "esrdgan.shipped"],
+    package_dir={"esrdgan.shipped": "weights"},    # our weights travel inside the wheel
+    package_data={"esrdgan.shipped": ["*.safetensors", "*.md"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

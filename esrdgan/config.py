@@ -20,6 +20,7 @@ def _problems(config):
     g, d, f, data = config.generator, config.discriminator, config.features, config.data
     if not re.fullmatch(r'[^\\/:*?"<>|\s.][^\\/:*?"<>|\n]*', config.run.name): yield 'run', 'name', 'give a name that a folder can have'
     if not re.fullmatch(r'auto|cpu|mps|cuda(:\d+)?', config.run.device): yield 'run', 'device', 'give auto, cpu, cuda, cuda:1 (or another number) or mps'
+    if data.hold_out and (data.lr or data.valid): yield 'data', 'hold_out', 'give 0 where lr or valid is given'
     if data.patch % g.scale: yield 'data', 'patch', f'give a multiple of the scale, {g.scale}'
     if g.unshuffle and g.scale > 2: yield 'generator', 'unshuffle', f'it serves scale 1 and 2, not {g.scale}'
     if len(config.training.betas) != 2 or not all(0 <= b < 1 for b in config.training.betas): yield 'training', 'betas', 'give two numbers, each at least 0 and below 1'

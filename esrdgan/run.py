@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .build import Ruler, build, preflight, refuse, stream
+from .build import Ruler, build, picture_files, preflight, refuse, stream
 from .config import write_config
 from .distributed import one_first, same_start
 from .image import write_image
@@ -74,7 +74,7 @@ def _cook(config, stage, folder, world, start):
     state.config = config.plain()
     if state.step >= recipe.steps: return
     with one_first(world): crops = stream(config, state, world)
-    ruler = Ruler(config, state.device) if first and config.data.valid else None
+    ruler = Ruler(config, state.device) if first and picture_files(config)[1] else None
     with patient() as asked, (closing(Diary(folder, state, recipe.steps)) if first else nullcontext()) as diary:
         best = max((s for r in read_lines(folder / 'log.jsonl') if (s := _score(r, stage)) is not None), default=None) if first else None
         for log in train(state, crops, recipe, world):

@@ -56,6 +56,7 @@ class Data:
     lr:str = setting('', 'folder of their small partners; empty: made from hr by bicubic')
     valid:str = setting('', 'folder of large pictures to measure on; empty: none')
     valid_lr:str = setting('', 'folder of their small partners; empty: made from valid by bicubic')
+    hold_out:int = setting(0, 'pictures of hr, evenly spread, to measure on and never to learn from; for hr alone, without lr and valid')
     patch:int = setting(128, 'side of the crops of hr, a multiple of the scale')
     batch_size:int = setting(16, 'crops in a step, over all processes')
     workers:int = setting(2, 'processes that prepare crops; 0: none')

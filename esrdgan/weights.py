@@ -53,7 +53,7 @@ def save_generator(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     try:
-        save_file(state, part, metadata={'format': 'pt', 'esrdgan': json.dumps(model.config)})
+        save_file(state, part, metadata={'esrdgan': json.dumps(model.config)})     # one note: of two, safetensors would shuffle the order
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
     return path
@@ -119,7 +119,8 @@ def find_weights(
     name:str,       # a name in WEIGHTS, or NAME of a file NAME.safetensors in the project's weights/ folder
 )->Path:            # the file to load: of an ncnn pair, the .param
     "Look in weights/, then in the cache, then fetch. Raises `WeightsError` for an unknown name, `FetchError` when it cannot be had."
-    ours, cache = Path(esrdgan.__file__).resolve().parent.parent / 'weights', cache_folder() / 'weights'
+    home, cache = Path(esrdgan.__file__).resolve().parent, cache_folder() / 'weights'
+    ours = home / 'shipped' if (home / 'shipped').is_dir() else home.parent / 'weights'     # installed, or in a clone
     if (found := ours / f'{name}.safetensors').is_file(): return found
     if name not in WEIGHTS:
         if Path(name).suffix or Path(name).name != name or Path(name).exists(): raise WeightsError(f'{name}: no such file')

@@ -87,6 +87,7 @@ WRONG = [
     ("[generator]\nunshuffle = maybe", ["[generator] unshuffle is 'maybe'", "true or false"]),
     ("[generator]\nunshuffle = true", ["[generator] unshuffle is 'true'", "scale 1 and 2, not 4"]),
     ("[generator]\nn_blocks = 0", ["[generator] n_blocks is '0'", "1 or more"]),
+    ("[data]\nhold_out = 5\nvalid = here", ["[data] hold_out is '5'", "give 0 where lr or valid is given"]),
     ("[data]\npatch = 126", ["[data] patch is '126'", "multiple of the scale, 4"]),
     ("[data]\npatch = 28", ["[data] patch is '28'", "32 or more"]),
     ("[data]\npatch = 36\n[discriminator]\nkind = unet", ["[data] patch is '36'", "multiple of 8"]),

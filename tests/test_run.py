@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esrdgan.build import Ruler, build, preflight, stream
+from esrdgan.build import Ruler, build, picture_files, preflight, stream
 from esrdgan.config import check_config, read_config, write_config
 from esrdgan.data import DataError
 from esrdgan.image import write_image
@@ -299,3 +299,21 @@ def test_what_a_run_leaves_enlarges_as_it_was_trained(pictures, tmp_path):
     state.ema.load_state_dict(torch.load(made, weights_only=True)["params_ema"])
     x = torch.rand(1, 3, 8, 8)
     with torch.no_grad(): assert torch.equal(load_generator(made)(x), state.ema(x))
+
+
+def test_pictures_held_out_are_measured_and_never_learned_from(pictures, tmp_path):
+    config = tiny(pictures)
+    config.data.valid, config.data.hold_out = "", 1
+    learn, held = picture_files(config)
+    assert [p.name for p in learn] == ["p0.png", "p2.png"] and [p.name for p in held] == ["p1.png"]
+    assert preflight(config) == [] and list(Ruler(config, torch.device("cpu"))(build(config, "psnr").ema)[1]) == ["p1"]
+    config.psnr.steps, config.gan.steps = 3, 0
+    run(config, tmp_path / "r")
+    assert [p.name for p in (tmp_path / "r/psnr/pictures").iterdir()] == ["p1"]
+    (pictures / "p1.png").rename(tmp_path / "p1.png")            # what was learned is what two folders give
+    try: two = tiny(pictures); two.psnr.steps, two.gan.steps, two.data.valid = 3, 0, str(tmp_path); run(two, tmp_path / "two")
+    finally: (tmp_path / "p1.png").rename(pictures / "p1.png")
+    a, b = (torch.load(result(tmp_path / name / "psnr"), weights_only=True)["params"] for name in ("r", "two"))
+    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    config.data.hold_out = 3
+    assert preflight(config) == [f"[data] hold_out is 3, but {pictures} holds 3 pictures"]

@@ -491,3 +491,9 @@ def test_x4plus_on_baby():
         sr = quantize(model(lr[None])[0])
     psnr = -10 * torch.log10(((sr.double() - hr.double())**2).mean())
     assert abs(float(psnr) - 24.44) <= .02
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    "So that a sha256 says whether two people have the same network."
+    model = RRDBNet(4, 1, 2)
+    assert len({save_generator(model, tmp_path / f"{i}.safetensors").read_bytes() for i in range(8)}) == 1
