@@ -121,7 +121,9 @@ def together(
     if ':' in device: raise ValueError(f'device {device!r}: several processes share the GPUs out among themselves; choose cuda')
     found, stop = accelerator(device == 'cpu', threads), None
     try: yield world(found)
-    except KeyboardInterrupt as error: stop = error      # `run` of lesson 18b raises it in all processes, after the same step
+    except KeyboardInterrupt as error:
+        if not error.args: raise        # Ctrl-C outside a step: nobody agreed on it, so nobody waits
+        stop = error                    # `run` of lesson 18b raises it with a message in all processes, after the same step
     leave(found)
     if stop: raise stop
 

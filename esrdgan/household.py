@@ -91,6 +91,6 @@ def household_commands(
         add(flag, type=whole_number, default=default, metavar='N', help=f'{what} (default {default})')
     add = command('weights', weights, '', 'x4plus', 'my.pth')
     add('name', nargs='?', metavar='NAME_OR_FILE', help='say what this one is; it is fetched if need be')
-    add = command('export', export, 'x4plus', 'runs/mine/gan/best.pt --out mine.onnx')
+    add = command('export', export, 'x4plus', 'runs/tour/gan/best.pt --out mine.onnx')
     add('model', metavar='NAME_OR_FILE', help='the generator')
     add('--out', default='', metavar='FILE', help='the file to write (default: the name of the model, with .onnx)')

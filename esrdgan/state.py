@@ -108,8 +108,8 @@ def keep(
     "Save as `step_00001234.pt`, and as `best.pt` when it is the best. Then drop what is older, what a run left behind that went back to an earlier step, and parts of files."
     folder = Path(folder)
     path = folder / f'step_{state.step:08d}.pt'
+    if best: save(state, folder / 'best.pt')    # first: a kill in between makes this step again, and finds it the best again
     save(state, path)
-    if best: save(state, folder / 'best.pt')
     stay = [p for p in checkpoints(folder) if p <= path][:last]
     for old in [*checkpoints(folder), *folder.glob('*.pt.part')]:
         if old not in stay: old.unlink()

@@ -284,3 +284,19 @@ def test_alone_nothing_has_to_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with together() as here: assert (here.rank, here.size) == (0, 1)
     with pytest.raises(ValueError, match="pip install"): accelerator()
+
+
+def test_processes_wait_for_each_other_only_after_an_interrupt_they_agreed_on(monkeypatch):
+    left = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "accelerator", lambda cpu, threads: "found")
+    monkeypatch.setattr(distributed, "world", lambda found: World(0, 2))
+    monkeypatch.setattr(distributed, "leave", left.append)
+    with together(): pass
+    assert left == ["found"]
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+        with together(): raise KeyboardInterrupt("stopped after step 3")
+    assert left == ["found", "found"]
+    with pytest.raises(KeyboardInterrupt):          # pressed in the middle of something: the other may wait in another message
+        with together(): raise KeyboardInterrupt
+    assert left == ["found", "found"]

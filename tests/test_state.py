@@ -228,3 +228,19 @@ def test_no_kill_leaves_a_folder_that_cannot_be_resumed(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["reached"] >= 50 and told["files"] <= 4, told
+
+
+def test_a_kill_while_the_best_is_kept_leaves_a_step_to_be_made_again(tmp_path, monkeypatch):
+    "Were the step's own file first, the log would hold a best figure that `best.pt` never got."
+    import esrdgan.state as room
+    whole, calls = room.save, []
+
+    def killed(state, path):
+        calls.append(path.name)
+        if len(calls) == 2: raise SystemExit
+        whole(state, path)
+
+    monkeypatch.setattr(room, "save", killed)
+    state = new_state()
+    with pytest.raises(SystemExit): room.keep(state, tmp_path, best=True)
+    assert calls[0] == "best.pt" and (tmp_path / "best.pt").exists() and not room.checkpoints(tmp_path)
