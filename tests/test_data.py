@@ -20,13 +20,7 @@ from esrdgan.resize import degrade, imresize
 from lessons import NBS, ROOT
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Small pictures: on a busy machine several threads would only wait for each other."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def picture(path, height, width, seed=0, mode="RGB"):

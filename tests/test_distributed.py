@@ -29,12 +29,7 @@ RECIPE = Recipe(100, 1e-3, 1e-3, pixel_weight=1., perceptual_weight=.5, adversar
 EPS = 1e-3      # of Adam. A bias that the loss cannot see (before an instance norm, at the end of a relative D) has a gradient of nothing but rounding; eps 1e-8 would make whole steps of it
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(case, seed=0):

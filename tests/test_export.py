@@ -39,13 +39,7 @@ def run(path, x):
     return torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Passes this small are quickest on one core, and on a busy machine by far."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,7 @@ SEEDS = (1, 2, 3)
 bce = F.binary_cross_entropy_with_logits
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def draw(seed, *shape, spread=3.):

@@ -20,13 +20,7 @@ from esrdgan.weights import load_generator
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    "Networks as small as these are slowed down by a second thread, and bits depend on their number."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def new_state(seed=0, n_features=8, growth=4, gan=False, **kw):

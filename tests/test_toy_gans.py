@@ -12,12 +12,7 @@ WASSERSTEIN = Adversarial(d=lambda d_real, d_fake, mean=None: d_fake.mean() - d_
 SEEDS = pytest.mark.parametrize("seed", (1, 2, 3))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def radius(loss, seed, **how):

@@ -21,13 +21,7 @@ from test_state import fingerprint, random_batches, same
 
 HERE = Path(__file__).parent
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    "Networks as small as these are slowed down by a second thread, and bits depend on their number."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SCHEDULES = dict(multistep=dict(schedule="multistep", milestones=(2, 5)), cosine=dict(schedule="cosine"))
