@@ -1,5 +1,4 @@
 """A whole run, small: two stages on made-up pictures, stopped, killed, continued, measured, and compared bit for bit."""
-import os
 import signal
 import subprocess
 import sys
@@ -31,13 +30,12 @@ def pictures(tmp_path_factory):
     return folder
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny(pictures):
@@ -65,12 +63,12 @@ def same(a, b):
 
 
 @pytest.fixture(scope="module")
-def whole(pictures, tmp_path_factory):
+def whole(pictures, tmp_path_factory, one_thread):
     "The run nobody disturbs."
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    os.environ["ESRDGAN_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    torch.set_num_threads(1)
-    return run(tiny(pictures), folder), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESRDGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return run(tiny(pictures), folder), folder
 
 
 def interrupt_at(monkeypatch, step, stage="psnr"):
