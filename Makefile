@@ -2,20 +2,27 @@
 # make lab    the lessons in JupyterLab
 # make test   every lesson in a fresh kernel without network, every lab moved in Chromium, and the tests in tests/
 # make browser  the labs alone
+# make train DATA=folder  train the weights in weights/ once more (RECIPE=tiny: the small ones); Ctrl-C saves, the same line goes on
 # make bench  speed and memory beside peers, as ratios
 # make lessons  run every lesson, save its outputs, export the package, rebuild README.md (for those who change a lesson)
 # Each makes .venv and installs what it needs when that is missing or settings.ini changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
+RECIPE := mini
+DATA ?= $(ESRDGAN_DATA:%=%/bsds400)
 
-.PHONY: demo lab test browser bench lessons clean
+.PHONY: demo lab train test browser bench lessons clean
 
 demo: .venv/core
 	$(BIN)/esrdgan demo --out out/demo
 
 lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
+
+train: .venv/core
+	@test -n "$(DATA)" || { echo "give a folder of large pictures: make train DATA=folder (weights/mini.md says which ones the shipped weights learned from)"; exit 1; }
+	$(BIN)/esrdgan train --recipe $(RECIPE) --data "$(DATA)" --resume
 
 test: .venv/test
 	$(BIN)/python -m pytest tests/test_browser.py -q

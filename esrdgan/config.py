@@ -168,10 +168,26 @@ def _tour():        # minutes on two cores
     config.gan.steps, config.gan.learning_rate, config.gan.d_learning_rate, config.gan.pixel_weight, config.gan.schedule = 400, 3e-4, 1e-4, .1, 'cosine'
     return config
 
-RECIPES = dict(psnr=_psnr, esrgan=_esrgan, ancestor=_ancestor, tour=_tour)
+# %% ../nbs/17_config.ipynb #cell-29
+def _mini():        # hours on two cores: lesson 20
+    config = _psnr()
+    config.run.name, config.data.hold_out, config.data.patch, config.data.batch_size, config.data.workers = 'mini', 20, 96, 8, 0
+    config.generator.n_blocks, config.training.betas = 4, (.9, .999)
+    config.training.validate_every, config.training.save_every = 2000, 500
+    config.psnr.steps, config.psnr.learning_rate, config.psnr.warmup = 50_000, 6e-4, 500
+    return config
+
+def _tiny():
+    config = _mini()
+    config.run.name, config.data.patch, config.data.batch_size = 'tiny', 64, 16
+    config.generator.n_features, config.generator.n_blocks, config.generator.growth = 24, 3, 12
+    config.psnr.steps, config.psnr.learning_rate = 30_000, 1e-3
+    return config
+
+RECIPES = dict(psnr=_psnr, esrgan=_esrgan, ancestor=_ancestor, tour=_tour, mini=_mini, tiny=_tiny)
 
 def recipe_config(
-    name:str,       # psnr, esrgan, ancestor or tour
+    name:str,       # a key of RECIPES
 )->Config:          # complete but for the folders of pictures
     "A known recipe. Raises `ConfigError` with the nearest name."
     if name not in RECIPES: raise ConfigError(f'no recipe is named {name!r}; {_suggest(name, list(RECIPES))}')
