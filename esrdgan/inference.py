@@ -129,8 +129,8 @@ def upscale_picture(
         return sr if sr.shape[1:] == size else imresize(sr, size=size).clamp(0, 1)
     if alpha is not None:
         rgb, smooth = fill_transparent(rgb, alpha), imresize(alpha, size=size).clamp(0, 1)
-        edge = (smooth > 0) & (smooth < 1)
-        alpha = torch.where(edge, enlarge(alpha.expand(3, -1, -1)).mean(0, keepdim=True), smooth) if edge.any() else smooth
+        edge = (smooth > 1e-5) & (smooth < 1 - 1e-5)      # imresize leaves 1 - 1e-7 where all is opaque
+        alpha = torch.where(edge, enlarge(alpha.expand(3, -1, -1)).mean(0, keepdim=True), smooth.round()) if edge.any() else smooth.round()
     rgb = enlarge(rgb)
     if picture.grey: rgb = rgb.mean(0, keepdim=True).expand(3, -1, -1)
     return replace(picture, rgb=rgb, alpha=alpha)

@@ -306,6 +306,20 @@ def test_alpha_keeps_what_is_opaque_and_what_is_not(net):
         assert (plain.alpha == value).all()
 
 
+@pytest.mark.parametrize("scale", [1.5, 2.5, 3])
+def test_alpha_is_exact_at_scales_where_imresize_rounds(scale):
+    class Faint(Bicubic):
+        def forward(self, x):
+            return .99 * imresize(x, 4)
+
+    alpha = torch.ones(1, 21, 17)
+    assert upscale_picture(Faint(), Picture(torch.rand(3, 21, 17), alpha), scale).alpha.min() == 1
+    alpha[:, :, :8] = 0                                                   # half of it transparent: the middle may be soft, no more
+    out = upscale_picture(Faint(), Picture(torch.rand(3, 21, 17), alpha), scale).alpha
+    edge = round(4 * scale)
+    assert (out[:, :, :edge] == 0).all() and (out[:, :, -edge:] == 1).all()
+
+
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 10**6))
 def test_fill_stays_between_the_visible_colours(height, width, seed):
     rng = torch.Generator().manual_seed(seed)
