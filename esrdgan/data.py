@@ -46,7 +46,7 @@ def counted_generator(
 class Pictures:
     "Decoded pictures in one memory-mapped file: read a crop, and only its rows leave the disk."
     def __init__(self,
-        paths:list,                 # picture files; a change in the list, a size or a time makes a new copy and drops the old
+        paths:list,                 # picture files; a change in the list, a size or a time makes a new copy; only the same list's old copy is dropped
         root:str|Path|None=None,    # where copies are kept; None: `cache_folder()/pictures`
     ):
         self.paths = [Path(p).resolve() for p in paths]
@@ -75,9 +75,9 @@ class Pictures:
 def partner_name(
     path:str|Path,  # such as img_001_SRF_4_LR.png, babyx4.png, baby_LRBI_x4.png
     scale:int,      # the 4 in these names
-)->str:             # img_001, baby, baby
+)->str:             # img_001, baby, baby; the number of a crop (babyx4_s001.png) stays: baby_s001
     "What a picture's file name says without the usual marks of resolution."
-    return re.sub(rf'(?<=.)([_-](LRBI|LR|HR|GT|BI|bicubic|SRF_{scale})|[_-]?x{scale})+$', '', Path(path).stem, flags=re.I)
+    return re.sub(rf'(?<=.)([_-](LRBI|LR|HR|GT|BI|bicubic|SRF_{scale})|[_-]?x{scale})+(?=(_s\d+)?$)', '', Path(path).stem, flags=re.I)
 
 # %% ../nbs/05_data.ipynb #cell-36
 def match(

@@ -105,8 +105,8 @@ def _write(name, opener, target):
     if place.is_absolute() or '..' in place.parts or ':' in name: raise FetchError(f'member {name!r} would leave the folder')
     if opener is None: return (target / place).mkdir(parents=True, exist_ok=True)
     try: source = opener()
-    except KeyError: source = None
-    if source is None: raise FetchError(f'member {name!r} is a link out of the archive, or a device')
+    except (KeyError, RecursionError): source = None        # a link to nothing, or to itself
+    if source is None: raise FetchError(f'member {name!r} is a device, or a link that cannot become a plain file')
     (target / place).parent.mkdir(parents=True, exist_ok=True)
     with source, open(target / place, 'wb') as file: shutil.copyfileobj(source, file)
 
@@ -115,7 +115,7 @@ def unpack(
     archive:str|Path,   # zip, tar, tar.gz, tar.bz2 or tar.xz
     folder:str|Path,    # made by this call; may exist when empty
 )->Path:                # `folder`
-    "Unpack all or nothing; members that leave the folder, links out of the archive and devices are refused. Raises `FetchError`."
+    "Unpack all or nothing; members that leave the folder, links that cannot become plain files and devices are refused. Raises `FetchError`."
     archive, folder = Path(archive), Path(folder)
     if folder.exists() and any(folder.iterdir()): raise FetchError(f'{folder} is not empty; move it away to unpack {archive.name} there')
     folder.parent.mkdir(parents=True, exist_ok=True)

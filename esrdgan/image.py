@@ -61,18 +61,22 @@ def _sixteen(path, im, raw):
 def _decode(path):
     with Image.open(path) as im:
         raw = im.tile[0][3] if im.format == 'PNG' else ''
+        shallow = (im.format == 'TIFF' and 16 in im.tag_v2.get(258, ()) and not im.mode.startswith('I;16')   # 258: bits per channel
+                   or im.format == 'PPM' and im.mode == 'RGB' and im.tile[0][0].startswith('ppm') and im.tile[0][3][1] > 255)
+        if shallow: raise PictureError(f'{path} has 16 bits per channel, of which only 8 could be read: save it as a 16-bit PNG')
         im.load()
-        icc, key = im.info.get('icc_profile'), im.info.get('transparency')
+        icc, key, orientation = im.info.get('icc_profile'), im.info.get('transparency'), im.getexif().get(0x0112, 1)   # a converted copy has no EXIF
         if raw in ('I;16B', 'LA;16B', 'RGB;16B', 'RGBA;16B'):
             a, grey = _sixteen(path, im, raw), raw in ('I;16B', 'LA;16B')
             if key is not None: a = np.dstack([a, (a != np.array(key)).any(2) * np.uint16(65535)])   # one colour is transparent
-        elif im.mode.startswith('I;16'): a, grey = np.asarray(im).astype(np.uint16)[..., None], True
+        elif im.mode.startswith('I;16') or (im.format == 'PPM' and im.mode == 'I'):      # a PGM's 16 bits come as wider numbers
+            a, grey = np.asarray(im).astype(np.uint16)[..., None], True
         elif im.mode in ('I', 'F'): raise PictureError(f'{path} has 32 bits per value: save it with 8 or 16')
         else:
             grey = im.mode in ('1', 'L', 'LA')
             if im.mode == 'CMYK': im, icc = _inks_to_rgb(im, icc), None
             a = np.asarray(im.convert('RGBA' if im.has_transparency_data else 'RGB'))
-        return _upright(a, im.getexif().get(0x0112, 1)), grey, icc
+        return _upright(a, orientation), grey, icc
 
 def _inks_to_rgb(im, icc):
     try: return ImageCms.profileToProfile(im, ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile('sRGB'), outputMode='RGB')

@@ -48,7 +48,7 @@ def make_crops(
     size:int=480,       # side of a crop, pixels
     step:int=240,       # from one crop to the next; the last one of a row or column ends at the border
 )->int:                 # how many crops were written
-    "Cut pictures into overlapping squares name_s001.png, ... (the practice of BasicSR); skips those too small. Raises `DataError`."
+    "Cut pictures into overlapping squares name_s001.png, ... (the practice of BasicSR); skips those too small. Raises `DataError`, or `PictureError` for a bad picture."
     out, count = Path(out), 0
     if out.exists() and any(out.iterdir()): raise DataError(f'{out} is not empty; name a new folder, or move this one away')
     starts = lambda n: sorted({*range(0, n - size + 1, step), n - size}) if n >= size else []
@@ -56,6 +56,8 @@ def make_crops(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as temporary:
         target = Path(temporary, 'crops'); target.mkdir()
         for path in tqdm(list_pictures(source), desc='cutting', unit='picture', leave=False, disable=None):
+            if (target / f'{path.stem}_s001.png').exists():     # its crops would replace those
+                raise DataError(f'{path}: another picture there has the same name but for its suffix; rename one of them')
             x = read_image(path)
             for k, (top, left) in enumerate([(t, l) for t in starts(x.shape[1]) for l in starts(x.shape[2])], 1):
                 write_image(x[:, top:top + size, left:left + size], target / f'{path.stem}_s{k:03d}.png')

@@ -87,6 +87,23 @@ def encoded(image, form, **options):
     return buffer.getvalue()
 
 
+def deep_tiff(a):
+    "An uncompressed TIFF file of 16 bits per channel, little end first, put together by hand: Pillow cannot write colour of that depth."
+    (height, width, channels), bits = a.shape, 8
+    short, long = lambda tag, value: struct.pack("<HHIHH", tag, 3, 1, value, 0), lambda tag, value: struct.pack("<HHII", tag, 4, 1, value)
+    entries = [short(256, width), short(257, height), struct.pack("<HHII", 258, 3, channels, bits), short(259, 1), short(262, 2),
+               long(273, bits + 2 * channels), short(277, channels), short(278, height), long(279, a.nbytes)]
+    pixels = struct.pack(f"<{channels}H", *[16] * channels) + a.astype("<u2").tobytes()
+    table = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", bits + len(pixels)) + pixels + table
+
+
+def pnm(a, kind, most=65535):
+    "A PPM (kind 6, or 3 in letters) or PGM (kind 5, or 2) file whose white is `most`."
+    values = a.astype(">u2").tobytes() if kind > 3 else b" ".join(b"%d" % v for v in a.ravel())
+    return b"P%d %d %d %d\n" % (kind, a.shape[1], a.shape[0], most) + values
+
+
 def ink_profile():
     "A colour profile for inks by which every colour without black ink is the same middle grey (CIE Lab 50, 0, 0): whoever ignores it sees red."
     identity = bytes(range(256))
@@ -131,6 +148,9 @@ COLOUR, GREY = Image.fromarray(COLOURS), Image.fromarray(GREYS)
 FLAT = Image.new("RGB", (16, 16), (200, 100, 50))
 flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 INKS = Image.new("CMYK", (16, 16), (0, 255, 255, 0))                       # magenta and yellow: red, by the plain rule
+LYING = Image.new("CMYK", (32, 16), (0, 0, 0, 255))                        # black on the right half
+LYING.paste(INKS, (0, 0))
+inks = np.repeat(np.where(np.arange(32) < 16, 119, 0)[None], 16, 0)
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 LA, RGBA = Image.fromarray(np.dstack([GREYS, ALPHA])), Image.fromarray(np.dstack([COLOURS, ALPHA]))
 HUGE = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
@@ -155,6 +175,10 @@ KINDS = [
     ("1-bit tiff", saved("bit", one_bit(), "tif", compression="group4"), grey_kind(np.where(GREYS > 120, 255, 0))),
     ("16-bit grey", saved("grey16", deep_grey()), grey_kind(DEEP[..., 0], bits=16)),
     ("16-bit grey tiff", saved("grey16", deep_grey(), "tif"), grey_kind(DEEP[..., 0], bits=16)),
+    ("16-bit PGM", raw("grey16.pgm", pnm(np.where(DEEP[..., 0] > 40000, 65535, DEEP[..., 0]), 5)),
+        grey_kind(np.where(DEEP[..., 0] > 40000, 65535, DEEP[..., 0]), bits=16)),                 # with white in it
+    ("16-bit PGM in letters", raw("letters.pgm", pnm(DEEP[..., 0], 2)), grey_kind(DEEP[..., 0], bits=16)),
+    ("10-bit PGM", raw("grey10.pgm", pnm(np.array([[0, 341], [682, 1023]]), 5, 1023)), grey_kind(np.array([[0, 21845], [43690, 65535]]), bits=16)),
     ("16-bit grey with one transparent level", raw("greykey16.png", png(DEEP[..., :1], 16, [(b"tRNS", DEEP[0, 1, :1].astype(">u2").tobytes())])),
         grey_kind(DEEP[..., 0], alpha=np.array([[65535, 0, 65535], [65535] * 3], np.uint16), bits=16)),
     ("16-bit LA", raw("la16.png", png(DEEP[..., :2], 16)), grey_kind(DEEP[..., 0], alpha=DEEP[..., 1], bits=16)),
@@ -168,6 +192,8 @@ KINDS = [
     ("16-bit RGBA", raw("rgba16.png", png(np.dstack([DEEP, DEEP[..., 0]]), 16)), Kind(DEEP, DEEP[..., 0], bits=16)),
     ("CMYK", saved("inks", INKS, "jpg", quality=100), Kind(np.full((16, 16, 3), RED), off_by=2)),
     ("CMYK with a profile", saved("profile", INKS, "jpg", quality=100, icc_profile=ink_profile()), Kind(np.full((16, 16, 3), 119), off_by=3)),
+    ("CMYK with a profile, turned", saved("lying", LYING, "jpg", quality=100, icc_profile=ink_profile(), exif=orientation(6)),
+        Kind(np.repeat(np.rot90(inks, -1)[..., None], 3, 2), off_by=3)),
     ("CMYK with a broken profile", saved("broken", INKS, "jpg", quality=100, icc_profile=b"nonsense" * 20), Kind(np.full((16, 16, 3), RED), off_by=2)),
     *[(f"EXIF-rotated {n}", saved(f"exif{n}", COLOUR, exif=orientation(n)), Kind(expected)) for n, expected in [
         (2, COLOURS[:, ::-1]), (3, np.rot90(COLOURS, 2)), (6, turned), (8, np.rot90(COLOURS, 1)), (5, COLOURS.swapaxes(0, 1))]],
@@ -179,6 +205,7 @@ KINDS = [
     ("WebP with alpha", saved("weba", RGBA, "webp", lossless=True, exact=True), Kind(COLOURS, ALPHA)),
     ("animated WebP", saved("move", COLOUR, "webp", lossless=True, save_all=True, append_images=[COLOUR.rotate(180)]), Kind(COLOURS)),
     ("bmp", saved("bitmap", COLOUR, "bmp"), Kind(COLOURS)),
+    ("ppm", raw("eight.ppm", encoded(COLOUR, "PPM")), Kind(COLOURS)),
     ("wrong suffix", raw("photo.jpg", encoded(COLOUR, "PNG")), Kind(COLOURS)),
     ("huge", raw("huge.png", HUGE), "pixels"),
     ("truncated png", raw("half.png", encoded(Image.fromarray(NOISE), "PNG")[:5000]), "damaged or cut short"),
@@ -188,6 +215,10 @@ KINDS = [
     ("only a header", raw("header.png", encoded(COLOUR, "PNG")[:20]), ""),
     ("empty", raw("empty.png", b""), "is empty (0 bytes)"),
     ("not an image", raw("letter.png", b"Dear all,\nthis is no picture.\n" * 9), "not a picture of a known kind"),
+    ("16-bit rgb tiff", raw("deep.tif", deep_tiff(DEEP)), "has 16 bits per channel, of which only 8 could be read"),
+    ("16-bit RGBA tiff", raw("deepa.tif", deep_tiff(np.dstack([DEEP, DEEP[..., 0]]))), "has 16 bits per channel"),
+    ("16-bit PPM", raw("deep.ppm", pnm(DEEP, 6)), "has 16 bits per channel"),
+    ("16-bit PPM in letters", raw("letters.ppm", pnm(DEEP, 3)), "has 16 bits per channel"),
     ("32-bit floats", saved("floats", Image.fromarray(GREYS.astype(np.float32)), "tif"), "32 bits"),
     ("a folder name", lambda folder: folder, "is a folder"),
     ("missing", lambda folder: folder / "nowhere.png", "there is no such file"),

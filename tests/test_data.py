@@ -144,6 +144,7 @@ def test_the_usual_place(tmp_path, monkeypatch):
     ("baby_LRBI_x4.png", "baby"), ("baby_LR.png", "baby"), ("baby_HR.jpg", "baby"), ("baby_GT.png", "baby"), ("baby_bicubic_x4.png", "baby"),
     ("img_001_SRF_4_LR.png", "img_001"), ("img_001_SRF_4_HR.png", "img_001"), ("0801x4.png", "0801"), ("img_004.png", "img_004"),
     ("babyx2.png", "babyx2"), ("x4.png", "x4"), ("_LR.png", "_LR"), ("a.b_x4.png", "a.b"), ("COLOR.png", "COLOR"), ("p_s001.png", "p_s001"),
+    ("boatsx4_s001.png", "boats_s001"), ("baby_LRBI_x4_s0012.png", "baby_s0012"), ("x4_s001.png", "x4_s001"), ("babyx4_south.png", "babyx4_south"),
 ])
 def test_partner_name(name, stem):
     assert partner_name(name, 4) == stem

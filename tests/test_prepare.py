@@ -96,12 +96,22 @@ def test_crops_of_pairs_correspond(tmp_path):
         assert a.stem.split("_")[1] == b.stem.split("_")[1]
 
 
-def test_pairs_of_crops_are_matched(tmp_path):
-    picture(tmp_path / "hr" / "a.png", 128, 192)
-    picture(tmp_path / "lr" / "a.png", 32, 48)
-    make_crops(tmp_path / "hr", tmp_path / "hc", 64, 64)
-    make_crops(tmp_path / "lr", tmp_path / "lc", 16, 16)
-    assert check_data(tmp_path / "hc", tmp_path / "lc", patch=64) == []
+@pytest.mark.parametrize("name", ["boats.png", "boatsx4.png"])
+def test_pairs_of_crops_are_matched(tmp_path, name):
+    picture(tmp_path / "hr" / "boats.png", 256, 384)
+    picture(tmp_path / "lr" / name, 64, 96)
+    assert make_crops(tmp_path / "hr", tmp_path / "hc", 128, 64) == make_crops(tmp_path / "lr", tmp_path / "lc", 32, 16) == 15
+    assert check_data(tmp_path / "hc", tmp_path / "lc") == []
+
+
+def test_crops_of_two_pictures_never_share_a_name(tmp_path):
+    picture(tmp_path / "in" / "a.jpg", 64, 64)
+    picture(tmp_path / "in" / "a.png", 64, 64)
+    with pytest.raises(DataError, match="a.png: another picture there has the same name"):
+        make_crops(tmp_path / "in", tmp_path / "out", 32, 32)
+    assert not (tmp_path / "out").exists()
+    picture(tmp_path / "in" / "a.jpg", 31, 64)                                 # too small for a crop: nothing to replace
+    assert make_crops(tmp_path / "in", tmp_path / "out", 32, 32) == 4
 
 
 def test_a_bad_picture_stops_crops_and_leaves_nothing(tmp_path):
