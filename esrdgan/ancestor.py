@@ -74,7 +74,7 @@ def _value(key, text, section):
 # %% ../nbs/16c_ancestor.ipynb #cell-17
 def translate(
     sections:Mapping,   # {section: {key: text}} of an old file, keys known
-)->tuple:               # the same for a new file, {(new section, new key): '[OLD] key'}, [warning, ...]
+)->tuple:               # the same for a new file, {(new section, new key): "[OLD] key ('old value' in the old form)"}, [warning, ...]
     "Rename what lives on, drop what is dead, and name each in a warning."
     new, origin, warnings = {'psnr': {'steps': '0'}}, {}, []
     for old, pairs in sections.items():
@@ -83,6 +83,6 @@ def translate(
             section, name = RENAMED[old, key]
             value, there = _value(key, text, pairs), new.setdefault(section, {})
             if name == 'layers': value = ', '.join(filter(None, [there.get(name), value]))
-            there[name], origin[section, name] = value, f'[{old}] {key}'
+            there[name], origin[section, name] = value, f'[{old}] {key}' + f' ({text!r} in the old form)' * (value != (text or ''))
             if (old.lower(), key) != (section, name): warnings.append(f'[{old}] {key} is now {name} in [{section}]')
     return new, origin, warnings

@@ -72,8 +72,9 @@ def config_text(
 
 # %% ../nbs/17_config.ipynb #cell-14
 def _suggest(word, names, all_names=()):
-    near = difflib.get_close_matches(word.lower(), names, 1, .5) or difflib.get_close_matches(word.lower(), all_names, 1, .6)
-    return f'did you mean {near[0]}?' if near else f'there are {", ".join(names)}'
+    spelt = {name.lower(): name for name in (*all_names, *names)}
+    near = difflib.get_close_matches(word.lower(), [n.lower() for n in names], 1, .5) or difflib.get_close_matches(word.lower(), [n.lower() for n in all_names], 1, .6)
+    return f'did you mean {spelt[near[0]]}?' if near else f'there are {", ".join(names)}'
 
 def _sections(path):
     "{section: {key: text}}; the parser's many complaints become one line."
@@ -101,7 +102,7 @@ def read_config(
     "Every setting that the file names, defaults for the rest. Raises `ConfigError` at the first mistake."
     path, config, known = Path(path), Config(), _known()
     sections, origin, table = _sections(path), {}, known
-    if sections and set(sections) <= SECTIONS:
+    if set(sections) & SECTIONS and not set(sections) & set(known):     # an old file, and perhaps one section misspelled
         table = {s: [key for section, key in RENAMED | DEAD if section == s] for s in SECTIONS}
     _refuse_strangers(path, sections, table)
     if table is not known: sections, origin, config.warnings = translate(sections)
@@ -134,7 +135,7 @@ def write_config(
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/17_config.ipynb #cell-27
-def _esrgan():      # BasicSR's; its four cosine restarts are one cosine here
+def _esrgan():      # BasicSR's; its four cosines are one here
     config = Config()
     config.tricks.ema, config.training.validate_every, config.training.save_every = .999, 5000, 5000
     config.psnr.steps, config.psnr.schedule = 1_000_000, 'cosine'
@@ -171,17 +172,16 @@ def _tour():        # minutes on two cores
 # %% ../nbs/17_config.ipynb #cell-29
 def _mini():        # hours on two cores: lesson 20
     config = _psnr()
-    config.run.name, config.data.hold_out, config.data.patch, config.data.batch_size, config.data.workers = 'mini', 20, 96, 8, 0
+    config.run.name, config.data.hold_out, config.data.patch, config.data.batch_size, config.data.workers = 'mini', 20, 64, 8, 0
     config.generator.n_blocks, config.training.betas = 4, (.9, .999)
     config.training.validate_every, config.training.save_every = 2000, 500
-    config.psnr.steps, config.psnr.learning_rate, config.psnr.warmup = 50_000, 6e-4, 500
+    config.psnr.steps, config.psnr.learning_rate, config.psnr.warmup = 80_000, 6e-4, 500
     return config
 
-def _tiny():
+def _tiny():        # growth 32 is the only one that other tools know
     config = _mini()
-    config.run.name, config.data.patch, config.data.batch_size = 'tiny', 64, 16
-    config.generator.n_features, config.generator.n_blocks, config.generator.growth = 24, 3, 12
-    config.psnr.steps, config.psnr.learning_rate = 30_000, 1e-3
+    config.run.name, config.generator.n_features, config.generator.n_blocks = 'tiny', 24, 1
+    config.psnr.steps, config.psnr.learning_rate = 60_000, 1e-3
     return config
 
 RECIPES = dict(psnr=_psnr, esrgan=_esrgan, ancestor=_ancestor, tour=_tour, mini=_mini, tiny=_tiny)

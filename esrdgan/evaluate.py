@@ -60,7 +60,7 @@ def zone_plate(
 # %% ../nbs/10_evaluate.ipynb #cell-22
 SHIPPED = Path(esrdgan.__file__).parent.parent / 'data' / 'valid'   # there in a clone, not in an installed wheel
 BICUBIC = {'zone plate': 27.055, 'astronaut.png': 26.838, 'cat.png': 31.424, 'coffee.png': 26.900, 'cups.png': 27.831, 'dahlia.png': 29.734,
-           'mountains.png': 27.045, 'nuthatch.png': 30.519, 'pagoda.png': 22.128, 'rocket.png': 30.302}   # PSNR of bicubic x4 in dB, psnr_y_crop4; measured in lesson 10 by an evaluator that gave 28.42 on Set5 and 26.09 on Set14
+           'mountains.png': 27.045, 'nuthatch.png': 30.519, 'pagoda.png': 22.128, 'rocket.png': 30.302}   # PSNR of bicubic x4 in dB, psnr_y_crop4; measured in lesson 10 by an evaluator that gave 28.43 on Set5 and 26.09 on Set14
 
 # %% ../nbs/10_evaluate.ipynb #cell-25
 class CertificateError(ValueError):

@@ -70,7 +70,7 @@ def read_lines(
 
 # %% ../nbs/16b_logs.ipynb #cell-22
 class JsonLines:
-    "One line of JSON for each step, on the disk as soon as it is written."
+    "One line of JSON for each step, handed to the system as soon as it is written: a kill spoils the last line at most."
     def __init__(self,
         path:str|Path,  # the file; its folder is made
         step:int=0,     # steps done: what the file tells of later ones is dropped

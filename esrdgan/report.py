@@ -34,7 +34,7 @@ def table(
 def _replace(path, data):
     part = Path(path).with_name(Path(path).name + '.part')
     part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(data)
+    with open(part, 'wb') as file: file.write(data); file.flush(); os.fsync(file.fileno())
     os.replace(part, path)
 
 # %% ../nbs/10b_report.ipynb #cell-12

@@ -134,10 +134,17 @@ LEAST = dict.fromkeys(('n_features', 'n_blocks', 'growth', 'n_dense', 'n_head', 
 # %% ../nbs/16d_settings.ipynb #cell-25
 _BOOL = dict(true=True, yes=True, on=True, false=False, no=False, off=False)
 _split = lambda text: [part.strip() for part in text.split(',')] if text else []
-_number = lambda text: int(text) if text.lstrip('-').isdecimal() else float(text)
+def _number(text):
+    value = int(text) if text.lstrip('-').isdecimal() else float(text)
+    if not math.isfinite(value): raise ValueError(text)
+    return value
+def _weight(text):
+    value = float(text)
+    if not 0 <= value < math.inf: raise ValueError(text)
+    return value
 _TYPES = {bool: (lambda t: _BOOL[t.lower()], 'true or false'), int: (int, 'a whole number'), float: (float, 'a number'), str: (str, 'text'),
     tuple: (lambda t: tuple(map(_number, _split(t))), 'numbers with commas between them'),
-    dict: (lambda t: {int(k): float(v) for k, v in (p.split(':') for p in _split(t))}, 'layer: weight pairs with commas between them')}
+    dict: (lambda t: {int(k): _weight(v) for k, v in (p.split(':') for p in _split(t))}, 'layer: weight pairs with commas between them, weights 0 or more')}
 
 def parse(
     key:str,    # name of the setting

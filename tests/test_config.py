@@ -82,6 +82,7 @@ WRONG = [
     ("[gan]\nschedule = multistep", ["[gan] milestones is ''", "multistep needs one step or more"]),
     ("[gan]\nmilestones = 20, 10", ["[gan] milestones is '20, 10'", "rising"]),
     ("[gan]\nmilestones = a, b", ["[gan] milestones is 'a, b'", "numbers with commas"]),
+    ("[gan]\nmilestones = inf", ["[gan] milestones is 'inf'", "numbers with commas"]),
     ("[gan]\ngamma = 2", ["[gan] gamma is '2.0'", "at most 1"]),
     ("[generator]\nscale = 3", ["[generator] scale is '3'", "one of 1, 2, 4, 8"]),
     ("[generator]\nunshuffle = maybe", ["[generator] unshuffle is 'maybe'", "true or false"]),
@@ -96,6 +97,8 @@ WRONG = [
     ("[features]\nnetwork = none", ["[gan] perceptual_weight is '1.0'", "a network in [features]"]),
     ("[features]\nlayers = 35: 1", ["[features] layers is '35: 1.0'", "vgg19 has no layer 35"]),
     ("[features]\nlayers = 34", ["[features] layers is '34'", "layer: weight"]),
+    ("[features]\nlayers = 34: nan", ["[features] layers is '34: nan'", "weights 0 or more"]),
+    ("[features]\nlayers = 34: -1", ["[features] layers is '34: -1'", "weights 0 or more"]),
     ("[losses]\nadversarial = wgan", ["[losses] adversarial is 'wgan'", "vanilla, saturating"]),
     ("[training]\nbetas = .9", ["[training] betas is '0.9'", "two numbers"]),
     ("[training]\nprecision = fp16", ["[training] precision is 'fp16'", "auto, fp32, bf16"]),
@@ -114,6 +117,9 @@ WRONG = [
     ("[DEFAULT]\nnamme = x", ["[DEFAULT] namme", "did you mean name?"]),
     ("[TRAINING]\nniter = soon", ["[TRAINING] niter is 'soon'", "a whole number"]),
     ("[TRAINING]\nniter = 5\n[gan]\nsteps = 5", ["[TRAINING]", "no such section", "did you mean training?"]),
+    ("[TRAINNG]\nniter = 5\n[GENERATOR]\nnum_rrdb = 3", ["[TRAINNG]: no such section; did you mean TRAINING?"]),
+    ("[GENERATOR]\nnum_rdb_convs = 1", ["[GENERATOR] num_rdb_convs ('1' in the old form) is '0'", "1 or more"]),
+    ("[FEATUREEXTRACTOR]\nhigh_level_feat_layer = 35", ["[FEATUREEXTRACTOR] high_level_feat_layer ('35' in the old form) is '35: 1.0'", "no layer 35"]),
     ("[DATASETTRAIN]\nhr_img_size = 30\n[TRAINING]\nniter = 5", ["[DATASETTRAIN] hr_img_size is '30'", "multiple of the scale"]),
 ]
 
