@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .build import preflight
-from .config import RECIPES, config_text, read_config, recipe_config, write_config
+from .config import config_text, read_config, write_config
 from .distributed import together
+from .recipes import RECIPES, recipe_config
 from .run import check, run
 from .settings import ConfigError
 

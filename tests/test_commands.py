@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from esrdgan.cli import main
-from esrdgan.config import read_config, recipe_config, write_config
+from esrdgan.config import read_config, write_config
 from esrdgan.generator import RRDBNet
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
+from esrdgan.recipes import recipe_config
 from esrdgan.state import checkpoints
 from esrdgan.weights import load_generator, save_generator
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from esrdgan.ancestor import DEAD, RENAMED
-from esrdgan.config import RECIPES, check_config, config_text, read_config, recipe_config, write_config
+from esrdgan.config import check_config, config_text, read_config, write_config
+from esrdgan.recipes import RECIPES, recipe_config
 from esrdgan.settings import LAYERS, Config, ConfigError
 from esrdgan.tricks import Tricks
 
