@@ -67,5 +67,5 @@ def recipe_config(
 )->Config:          # complete but for the folders of pictures
     "A known recipe. Raises `ConfigError` with the nearest name."
     if name in RECIPES: return RECIPES[name]()
-    near = difflib.get_close_matches(name.lower(), RECIPES, 1, .5) or RECIPES
-    raise ConfigError(f'no recipe is named {name!r}; there is {" or ".join(near)}')
+    near = difflib.get_close_matches(name.lower(), RECIPES, 1, .5)
+    raise ConfigError(f'no recipe is named {name!r}; {f"did you mean {near[0]}?" if near else "there are " + ", ".join(RECIPES)}')
