@@ -46,7 +46,7 @@ def weights(args:argparse.Namespace)->int:   # name
     "List the known weights; with a name or a file, fetch it if need be and say what it is."
     if args.name is None:
         for card in WEIGHTS.values():
-            print(f'{card.name:14} x{card.scale}  {f"{card.bytes / 1e6:.0f} MB" if card.bytes else "":>6}  {card.licence:13} {card.origin}')
+            print(f'{card.name:14} x{card.scale}  {f"{card.bytes / 1e6:.2g} MB" if card.bytes else "":>6}  {card.licence:13} {card.origin}')
         return 0
     path = Path(args.name) if Path(args.name).is_file() else find_weights(args.name)
     model = load_generator(path)

@@ -1,0 +1,118 @@
+"The weights in weights/: each file against the registry and against every figure that its card promises."
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from esrdgan.cli import main
+from esrdgan.evaluate import read_pair
+from esrdgan.fetch import sha256
+from esrdgan.image import list_pictures
+from esrdgan.inference import upscale
+from esrdgan.logs import read_lines
+from esrdgan.recipes import recipe_config
+from esrdgan.weights import WEIGHTS, find_weights, load_generator
+
+ROOT = Path(__file__).parent.parent
+OURS = [p.stem for p in sorted((ROOT / "weights").glob("*.jsonl"))]
+
+
+def card_rows(name):
+    "{(set, pass): (PSNR, SSIM)} of the card's table."
+    text = (ROOT / "weights" / f"{name}.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| (Set5|Set14|data/valid) \| (single|ensemble) \| ([\d.]+) \| ([\d.]+) \|", text, re.M)
+    return {(where, how): (float(psnr), float(ssim)) for where, how, psnr, ssim in found}
+
+
+def measured(tmp_path, name, where, how):
+    "What `esrdgan test` writes as the mean of the model."
+    hr = ["--hr", str(where)] if where.name == "valid" else ["--hr", str(where / "HR"), "--lr", str(where / "LRbicx4")]
+    assert main(["test", *hr, "--model", name, "--precision", "fp32", "--out", str(tmp_path)] + ["--ensemble"] * (how == "ensemble")) == 0
+    mean = next(m for m in json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["means"] if m["method"] == "sr")
+    return mean["psnr_y_crop4"], mean["ssim_y_crop4"]
+
+
+def test_something_is_shipped():
+    assert "tiny" in OURS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_file_registry_and_card_agree(name):
+    path, card = find_weights(name), WEIGHTS[name]
+    assert path == ROOT / "weights" / f"{name}.safetensors"
+    assert (path.stat().st_size, sha256(path)) == (card.bytes, card.sha256)
+    text = (ROOT / "weights" / f"{name}.md").read_text(encoding="utf-8")
+    assert card.sha256 in text and f"{card.bytes:,}" in text and len(card_rows(name)) == 6
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_recipe_is_the_one_that_made_it(name):
+    rows, recipe, model = read_lines(ROOT / "weights" / f"{name}.jsonl"), recipe_config(name), load_generator(name)
+    assert [r["step"] for r in rows][:200] == list(range(1, 201)) and rows[-1]["step"] == recipe.psnr.steps
+    assert rows[recipe.psnr.warmup // 100 + 199]["rate_g"] == pytest.approx(recipe.psnr.learning_rate, rel=1e-3)
+    assert {k: model.config[k] for k in ("n_features", "n_blocks", "growth")} == {k: getattr(recipe.generator, k) for k in ("n_features", "n_blocks", "growth")}
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("how", ["single", "ensemble"])
+def test_the_card_is_right_on_the_shipped_pictures(name, how, tmp_path):
+    if name != "tiny" and how == "ensemble":
+        pytest.skip("minutes; the same code as for tiny")
+    psnr, ssim = measured(tmp_path, name, ROOT / "data" / "valid", how)
+    assert (psnr, ssim) == (pytest.approx(card_rows(name)["data/valid", how][0], abs=.006), pytest.approx(card_rows(name)["data/valid", how][1], abs=.0006))
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("where", ["Set5", "Set14"])
+@pytest.mark.parametrize("how", ["single", "ensemble"])
+def test_the_card_is_right_on_public_sets(name, where, how, tmp_path, data_root):
+    psnr, ssim = measured(tmp_path, name, data_root / where, how)
+    assert (psnr, ssim) == (pytest.approx(card_rows(name)[where, how][0], abs=.006), pytest.approx(card_rows(name)[where, how][1], abs=.0006))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_spandrel_loads_the_file_and_gives_the_same_picture(name):
+    spandrel = pytest.importorskip("spandrel")
+    theirs = spandrel.ModelLoader("cpu").load_from_file(find_weights(name))
+    lr = read_pair(ROOT / "data" / "valid" / "cat.png", None, 4)[1]
+    with torch.inference_mode():
+        assert theirs.scale == 4
+        torch.testing.assert_close(theirs.model.eval().float()(lr[None]), load_generator(name)(lr[None]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_it_brings_no_colour_of_its_own(name):
+    "Made small again, each channel's mean stays within half a level of 255."
+    model = load_generator(name)
+    for path in list_pictures(ROOT / "data" / "valid")[:4]:
+        hr, lr = read_pair(path, None, 4)
+        assert (upscale(model, lr, precision="fp32").mean((1, 2)) - hr.mean((1, 2))).abs().max() < .5 / 255, path
+
+
+def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, capsys):
+    "Ten steps of the recipe, stopped after five and continued, against the log of the run that made the weights."
+    import esrdgan.run as run
+    from esrdgan.logs import read_lines as rows
+    config = recipe_config("tiny")
+    config.run.out, config.data.hr, config.data.hold_out = str(tmp_path), str(data_root / "bsds400"), 20
+    monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path / "cache"))
+
+    class Stop(Exception):
+        pass
+
+    def until(last):
+        whole = run.Diary.write
+        def write(self, log, pictures={}):
+            whole(self, log, pictures)
+            if log.step == last: raise Stop
+        return write
+    config.training.save_every = 5
+    for last in (6, 10):
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(run.Diary, "write", until(last))
+            run.run(config, tmp_path / "again", resume=last > 6)
+    again, shipped = rows(tmp_path / "again" / "psnr" / "log.jsonl"), rows(ROOT / "weights" / "tiny.jsonl")[:10]
+    assert [r["step"] for r in again] == list(range(1, 11))
+    for mine, theirs in zip(again, shipped): assert mine["pixel"] == pytest.approx(theirs["pixel"], rel=.02)
