@@ -34,10 +34,10 @@ WITH_LABS = [p for p in sorted(NBS.glob("*.ipynb")) if lab_count(p)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    "JupyterLab over a copy of the lessons and the pictures; gives its address."
+    "JupyterLab over a copy of the lessons and what they read; gives its address."
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(NBS, home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copytree(ROOT / "data", home / "data")
+    for name in ("data", "weights", "benchmarks"): shutil.copytree(ROOT / name, home / name)
     for path in WITH_LABS:                       # cells marked `eval: false` need a download or minutes
         nb = nbformat.read(path, as_version=4)
         nb.cells = [c for c in nb.cells if not re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
