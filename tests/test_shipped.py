@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from esrdgan import run
 from esrdgan.cli import main
 from esrdgan.evaluate import read_pair
 from esrdgan.fetch import sha256
@@ -91,10 +92,8 @@ def test_it_brings_no_colour_of_its_own(name):
         assert (upscale(model, lr, precision="fp32").mean((1, 2)) - hr.mean((1, 2))).abs().max() < .5 / 255, path
 
 
-def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, capsys):
+def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch):
     "Ten steps of the recipe, stopped after five and continued, against the log of the run that made the weights."
-    import esrdgan.run as run
-    from esrdgan.logs import read_lines as rows
     config = recipe_config("tiny")
     config.run.out, config.data.hr, config.data.hold_out = str(tmp_path), str(data_root / "bsds400"), 20
     monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path / "cache"))
@@ -113,6 +112,6 @@ def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, capsys):
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(run.Diary, "write", until(last))
             run.run(config, tmp_path / "again", resume=last > 6)
-    again, shipped = rows(tmp_path / "again" / "psnr" / "log.jsonl"), rows(ROOT / "weights" / "tiny.jsonl")[:10]
+    again, shipped = read_lines(tmp_path / "again" / "psnr" / "log.jsonl"), read_lines(ROOT / "weights" / "tiny.jsonl")[:10]
     assert [r["step"] for r in again] == list(range(1, 11))
     for mine, theirs in zip(again, shipped): assert mine["pixel"] == pytest.approx(theirs["pixel"], rel=.02)
