@@ -22,7 +22,8 @@ import esrdgan
 from .data import match
 from .image import PictureError, list_pictures, mod_crop, quantize, read_image, to_uint8, write_image
 from .inference import output_names, upscale
-from .metrics import metric, psnr
+from .metrics import psnr
+from .perception import metric
 from .resize import imresize, nearest
 
 # %% ../nbs/10_evaluate.ipynb #cell-11

@@ -150,7 +150,11 @@ def _possible(state, recipe):
 def _drift(sr, hr, state, world):
     "Mean colour of sr minus hr; the first place where a number that is none shows."
     drift = {name: _number((sr - hr)[:, i], world) for i, name in enumerate(('red', 'green', 'blue'))}
-    for name, value in drift.items(): _finite(value, f'the mean of sr - hr in {name}', state)
+    for name, value in drift.items():
+        _finite(value, f'the mean of sr - hr in {name}', state)
+        if abs(value) > 100:
+            raise TrainingError(f'step {state.step + 1}: sr - hr in {name} is {value:.3g} on average, where white is 1: the training has blown up; '
+                                'go back to the last checkpoint, with a smaller learning rate or with [tricks] clip = 1')
     return drift
 
 # %% ../nbs/16_train.ipynb #cell-37

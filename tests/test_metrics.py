@@ -1,8 +1,6 @@
-"""PSNR and SSIM against torchmetrics and scikit-image, the published bicubic figures, names and failures."""
+"""PSNR and SSIM against torchmetrics and scikit-image, the published bicubic figures, and failures."""
 import math
 import os
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as tm_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as tm_ssim
 
-from esrdgan import metrics
 from esrdgan.image import quantize
-from esrdgan.metrics import MetricError, metric, perceptual, prepare, psnr, psnr_y_crop4, ssim, ssim_y_crop4
+from esrdgan.metrics import MetricError, prepare, psnr, psnr_y_crop4, ssim, ssim_y_crop4
 from esrdgan.resize import imresize
 
 ROOT = os.environ.get('ESRDGAN_DATA')
@@ -114,53 +111,3 @@ def test_ssim_needs_a_window():
     x = torch.rand(3, 19, 40)
     assert ssim(x, x, 'y', 4) == pytest.approx(1)
     with pytest.raises(MetricError, match='10x32'): ssim(x[:, 1:], x[:, 1:], 'y', 4)
-
-
-@pytest.mark.parametrize('name', ['psnr_y_crop4', 'psnr_rgb_crop0', 'psnr_rgb_crop12', 'ssim_y_crop4', 'ssim_rgb_crop8', 'ssim_y_crop0'])
-def test_names(name):
-    sr, hr = pair()
-    kind, channel, crop = name.split('_')
-    assert metric(name)(sr, hr) == {'psnr': psnr, 'ssim': ssim}[kind](sr, hr, channel, int(crop[4:]))
-
-
-@pytest.mark.parametrize('name, right', [('PSNR', 'psnr_y_crop4'), ('ssim', 'ssim_y_crop4'), ('psnr_y', 'psnr_y_crop4'), ('psnr_rgb', 'psnr_rgb_crop4'),
-    ('psnr_y_crop', 'psnr_y_crop4'), ('psnr_y_crop-4', 'psnr_y_crop4'), ('psnr_y_crop4 ', 'psnr_y_crop4'), ('psnr_rbg_crop0', 'psnr_rgb_crop0'), ('LPIPS', 'lpips'), ('dist', 'dists'), ('niqe_y', 'niqe')])
-def test_wrong_names(name, right):
-    with pytest.raises(MetricError, match=f"nearest name is '{right}'"): metric(name)
-    assert metric(right)
-
-
-@pytest.fixture
-def fresh():
-    metrics._pyiqa.cache_clear()
-    yield
-    metrics._pyiqa.cache_clear()
-
-
-def fake_pyiqa(create): return types.SimpleNamespace(create_metric=create)
-
-
-def test_pyiqa_missing(fresh, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pyiqa', None)
-    with pytest.raises(MetricError, match="'lpips' needs the package pyiqa.*pip install pyiqa"): metric('lpips')(*pair())
-
-
-def test_pyiqa_without_a_connection(fresh, monkeypatch):
-    def create(name, device): raise OSError('Name or service not known')
-    monkeypatch.setitem(sys.modules, 'pyiqa', fake_pyiqa(create))
-    with pytest.raises(MetricError, match="'dists': its weights could not be fetched.*Name or service not known"): metric('dists')(*pair())
-
-
-def test_pyiqa_is_given_8_bit_batches_once(fresh, monkeypatch):
-    made, seen = [], []
-    def create(name, device):
-        made.append(name)
-        def model(*pictures): seen.append(pictures); return torch.tensor([[.25]])
-        return model
-    monkeypatch.setitem(sys.modules, 'pyiqa', fake_pyiqa(create))
-    sr, hr = pair()
-    assert [metric('lpips')(sr, hr), metric('lpips')(sr, hr), metric('niqe')(sr, hr), perceptual(sr, name='niqe')] == [.25] * 4
-    assert made == ['lpips', 'niqe'] and [len(pictures) for pictures in seen] == [2, 2, 1, 1]
-    for picture, x in zip(seen[0], (sr, hr)): assert torch.equal(picture, quantize(x)[None])
-    with pytest.raises(MetricError, match='give hr too'): perceptual(sr)
-    with pytest.raises(MetricError, match='differ in shape'): metric('lpips')(sr, hr[:, 1:])
