@@ -14,7 +14,7 @@ import torch
 
 from .data import DataError, Pairs, batches, sample
 from .discriminator import UNetDiscriminator, VGGDiscriminator
-from .features import edge_vgg16, edge_vgg16_small, vgg19
+from .features import edge_vgg16_small, vgg16, vgg19
 from .generator import RRDBNet
 from .image import list_pictures, quantize
 from .inference import pick_device, pick_precision, upscale
@@ -57,7 +57,7 @@ def build(
     if start: _fill(generator, start)
     features = None
     if recipe.perceptual_weight:
-        make = dict(vgg19=vgg19, edge_vgg16=edge_vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
+        make = dict(vgg19=vgg19, vgg16=vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
         features = make(*[config.features.layers] * bool(config.features.layers)).to(device)
     precision = pick_precision(device, config.training.precision)
     return State(generator.to(device), discriminator.to(device) if recipe.adversarial_weight else None, features,

@@ -308,8 +308,8 @@ def test_the_layers_named_are_those_of_the_networks():
     import torch
     with torch.device("meta"):
         assert tuple(layer_names(models.vgg19().features)) == LAYERS["vgg19"]
-        assert tuple(layer_names(models.vgg16().features)) == LAYERS["edge_vgg16"]
-    assert LAYERS["edge_vgg16"][:7] == LAYERS["edge_vgg16_small"]
+        assert tuple(layer_names(models.vgg16().features)) == LAYERS["vgg16"]
+    assert LAYERS["vgg16"][:7] == LAYERS["edge_vgg16_small"]
 
 
 def test_a_gan_from_nothing_is_warned_about(tmp_path):

