@@ -152,7 +152,7 @@ def _drift(sr, hr, state, world):
     drift = {name: _number((sr - hr)[:, i], world) for i, name in enumerate(('red', 'green', 'blue'))}
     for name, value in drift.items():
         _finite(value, f'the mean of sr - hr in {name}', state)
-        if abs(value) > 100:
+        if abs(value) > 1e6:
             raise TrainingError(f'step {state.step + 1}: sr - hr in {name} is {value:.3g} on average, where white is 1: the training has blown up; '
                                 'go back to the last checkpoint, with a smaller learning rate or with [tricks] clip = 1')
     return drift
