@@ -20,6 +20,7 @@ from .image import list_pictures, quantize
 from .inference import pick_device, pick_precision, upscale
 from .losses import ADVERSARIAL, charbonnier, l1, l2, perceptual
 from .metrics import psnr
+from .muon import Muon
 from .prepare import check_data
 from .settings import Config, ConfigError
 from .state import State
@@ -62,7 +63,7 @@ def build(
     precision = pick_precision(device, config.training.precision)
     return State(generator.to(device), discriminator.to(device) if recipe.adversarial_weight else None, features,
         dict(l1=l1, l2=l2, charbonnier=charbonnier)[config.losses.pixel], ADVERSARIAL[config.losses.adversarial], config.run.seed, config.training.betas,
-        precision if precision == torch.bfloat16 else torch.float32, config.plain())
+        precision if precision == torch.bfloat16 else torch.float32, config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])
 
 # %% ../nbs/17b_build.ipynb #cell-18
 def picture_files(

@@ -68,7 +68,9 @@ class Pictures:
                 for path in tqdm(self.paths, desc='decoding', unit='picture', leave=False, disable=None):
                     file.write((array := to_uint8(read_image(path))).tobytes()); sizes.append(array.shape[:2])
             (new / 'sizes.json').write_text(json.dumps(sizes), encoding='utf-8')
-            if not self.folder.exists(): os.replace(new, self.folder)       # another process may have been quicker
+            try: os.replace(new, self.folder)
+            except OSError:
+                if not self.folder.exists(): raise                          # another process was quicker: take its copy
         for old in {*self.folder.parent.glob(f'{group}-*')} - {self.folder}: shutil.rmtree(old, ignore_errors=True)  # Windows keeps what is in use
 
 # %% ../nbs/05_data.ipynb #cell-34

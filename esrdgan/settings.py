@@ -77,7 +77,8 @@ class Losses:
 @dataclass
 class Training:
     "What both stages share."
-    betas:tuple = setting((.9, .99), 'of both Adams')
+    optimizer:str = setting('adam', 'of the generator: adam or muon; the discriminator has Adam')
+    betas:tuple = setting((.9, .99), 'of every Adam')
     precision:str = setting('auto', 'auto, fp32 or bf16')
     validate_every:int = setting(1000, 'steps from one measurement to the next')
     save_every:int = setting(1000, 'steps from one checkpoint to the next')
@@ -127,7 +128,7 @@ class Config:
 LAYERS = dict(vgg19=(0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), vgg16=(0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
               edge_vgg16_small=(0, 2, 5, 7, 10, 12, 14), none=())
 CHOICES = dict(scale=(1, 2, 4, 8), lff_kernel=(1, 3), hr_kernel=(3, 5), kernel=(3, 5), kind=('vgg', 'unet', 'none'), norm=('batch', 'instance', 'none'),
-    network=tuple(LAYERS), pixel=('l1', 'l2', 'charbonnier'), adversarial=tuple(ADVERSARIAL), precision=('auto', 'fp32', 'bf16'),
+    network=tuple(LAYERS), pixel=('l1', 'l2', 'charbonnier'), adversarial=tuple(ADVERSARIAL), optimizer=('adam', 'muon'), precision=('auto', 'fp32', 'bf16'),
     schedule=SCHEDULES, instance_noise_decay=DECAYS)
 LEAST = dict.fromkeys(('n_features', 'n_blocks', 'growth', 'n_dense', 'n_head', 'patch', 'batch_size', 'validate_every', 'save_every', 'd_steps'), 1)
 

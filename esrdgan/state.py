@@ -31,9 +31,10 @@ class State:
         pixel:Callable=l1,                      # (sr, hr) -> scalar
         adversarial:Adversarial=RELATIVISTIC_AVERAGE,
         seed:int=0,                             # of every random draw
-        betas:tuple=(.9, .99),                  # of both Adams
+        betas:tuple=(.9, .99),                  # of every Adam
         precision:torch.dtype=torch.float32,    # of the networks' arithmetic: float32 or bfloat16
         config:dict|None=None,                  # plain values, kept with the checkpoint
+        optimizer:Callable=torch.optim.Adam,    # of the generator: `Adam` or `Muon`
     ):
         if precision not in (torch.float32, torch.bfloat16): raise ValueError(f'precision is {precision}: train in float32 or bfloat16')
         json.dumps(config)      # a Path in it, say, would make a file that a safe loader refuses: better a TypeError now
@@ -42,7 +43,7 @@ class State:
         self.device = next(generator.parameters()).device
         for network in self.networks: network.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.opt_g = torch.optim.Adam(generator.parameters(), betas=betas)
+        self.opt_g = optimizer(generator.parameters(), betas=betas)
         self.opt_d = torch.optim.Adam(discriminator.parameters(), betas=betas) if discriminator is not None else None
 
     @property

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,21 @@ def test_a_copy_that_failed_leaves_nothing(tmp_path):
 
 def test_a_worker_is_sent_names_not_pixels(folder):
     assert len(pickle.dumps(make(folder))) < 4000
+
+
+def test_two_processes_decode_at_the_same_time(tmp_path, monkeypatch):
+    "The other one's copy arrives at the very last moment; a disk that refuses is still an error."
+    path, replace = picture(tmp_path / "a.png", 16, 16), os.replace
+    def late(new, folder):
+        shutil.copytree(new, folder)
+        replace(new, folder)
+    monkeypatch.setattr(os, "replace", late)
+    assert Pictures([path], tmp_path / "cache")[0].shape == (16, 16, 3)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+    def full(new, folder): raise OSError("no space left")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"): Pictures([path], tmp_path / "other")
 
 
 def test_the_usual_place(tmp_path, monkeypatch):
