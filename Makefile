@@ -2,14 +2,14 @@
 # make lab    the lessons in JupyterLab
 # make test   every lesson in a fresh kernel without network, every lab moved in Chromium, and the tests in tests/
 # make browser  the labs alone
-# make train DATA=folder  train the weights in weights/ once more (RECIPE=tiny: the small ones); Ctrl-C saves, the same line goes on
+# make train DATA=folder  train the weights in weights/ once more (RECIPE=tiny-psnr: the small ones); Ctrl-C saves, the same line goes on
 # make bench  speed and memory beside peers, as ratios
 # make lessons  run every lesson, save its outputs, export the package, rebuild README.md (for those who change a lesson)
 # Each makes .venv and installs what it needs when that is missing or settings.ini changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
-RECIPE := mini
+RECIPE := mini-psnr
 DATA ?= $(ESRDGAN_DATA:%=%/bsds400)
 
 .PHONY: demo lab train test browser bench lessons clean
@@ -21,7 +21,7 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 train: .venv/core
-	@test -n "$(DATA)" || { echo "give a folder of large pictures: make train DATA=folder (weights/tiny.md says which ones the shipped weights learned from)"; exit 1; }
+	@test -n "$(DATA)" || { echo "give a folder of large pictures: make train DATA=folder (weights/tiny-psnr.md says which ones the shipped weights learned from)"; exit 1; }
 	$(BIN)/esrdgan train --recipe $(RECIPE) --data "$(DATA)" --resume
 
 test: .venv/test

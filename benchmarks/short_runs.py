@@ -2,7 +2,7 @@
 
     python benchmarks/short_runs.py FOLDER_OF_PICTURES
 
-Starts from the recipe `tiny`, shortened, with the sizes of `tour`. Variants see as many pixels as the first unless their name says otherwise.
+Starts from the recipe `tiny-psnr`, shortened, with the sizes of `tour`. Variants see as many pixels as the first unless their name says otherwise.
 The first runs with three seeds: differences smaller than theirs mean nothing. Each finished run is a line of benchmarks/short_runs.jsonl, which
 lesson 20 reads; started again, the script makes only the runs that are missing. One thread, so that two run side by side.
 """
@@ -44,7 +44,7 @@ VARIANTS = [
 
 def short_run(folder, changes, share):
     "Train and measure one variant; gives its row."
-    config = recipe_config("tiny")
+    config = recipe_config("tiny-psnr")
     config.data.hr = str(folder)
     for where, value in (BASE | changes).items():
         section, key = where.split(".")

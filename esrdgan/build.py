@@ -18,9 +18,10 @@ from .features import edge_vgg16_small, vgg16, vgg19
 from .generator import RRDBNet
 from .image import list_pictures, quantize
 from .inference import pick_device, pick_precision, upscale
-from .losses import ADVERSARIAL, charbonnier, l1, l2, perceptual
+from .losses import ADVERSARIAL, charbonnier, l1, l2
 from .metrics import psnr
 from .muon import Muon
+from .perception import load_lpips
 from .prepare import check_data
 from .settings import Config, ConfigError
 from .state import State
@@ -86,7 +87,7 @@ def preflight(
     if not d.hr: return ['[data] hr is empty: name the folder of pictures to learn from']
     try: learn, valid = picture_files(config)
     except ValueError as error: return [str(error)]
-    for hr, lr, patch in ((learn, d.lr, d.patch), (valid, d.valid_lr, 16)):
+    for hr, lr, patch in ((learn, d.lr, d.patch), (valid, d.valid_lr, 32)):
         if hr: problems += check_data(hr, lr or None, config.generator.scale, patch)
     return problems
 
@@ -116,23 +117,23 @@ def _centre(x):
     return x[None, :, top:top + CENTRE, left:left + CENTRE]
 
 class Ruler:
-    "Measures a generator on the pictures set aside: PSNR on luma, and the distance in the shipped edge features (lower is better)."
+    "Measures a generator on the pictures set aside: PSNR on luma (higher is better) and LPIPS (lower is better)."
     def __init__(self, config:Config, device:torch.device):
         self.scale = config.generator.scale
         self.pairs = Pairs(picture_files(config)[1], config.data.valid_lr or None, self.scale, None)
-        self.features, self.precision = edge_vgg16_small().to(device), config.training.precision
+        self.lpips, self.precision = load_lpips().to(device), config.training.precision
         self.device, self.psnr_name = device, f'psnr_y_crop{self.scale}'
 
     def __call__(self,
         generator:RRDBNet,          # in eval mode, on the device
         shown:int=3,                # how many pictures to give back
-    )->tuple:                       # {psnr_y_crop4: mean in dB, edge_vgg: mean}, {name: picture (3, H, W), 8-bit values}
+    )->tuple:                       # {psnr_y_crop4: mean in dB, lpips: mean}, {name: picture (3, H, W), 8-bit values}
         "Enlarge every picture and compare."
         figures, pictures = [], {}
         for i, path in enumerate(self.pairs.hr.paths):
             lr, hr = sample(self.pairs, 0, i)
             sr = quantize(upscale(generator, lr, precision=self.precision))
-            with torch.no_grad(): far = perceptual(self.features, _centre(sr).to(self.device), _centre(hr).to(self.device)).item()
+            with torch.no_grad(): far = self.lpips(_centre(sr).to(self.device), _centre(hr).to(self.device)).item()
             figures.append((psnr(sr, hr, 'y', self.scale), far))
             if i < shown: pictures[path.stem] = sr
-        return dict(zip((self.psnr_name, 'edge_vgg'), (sum(column) / len(figures) for column in zip(*figures)))), pictures
+        return dict(zip((self.psnr_name, 'lpips'), (sum(column) / len(figures) for column in zip(*figures)))), pictures

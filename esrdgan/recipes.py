@@ -48,7 +48,7 @@ def _tour():        # minutes on two cores
 # %% ../nbs/17a_recipes.ipynb #cell-8
 def _tiny():        # an hour on two cores: lesson 20. Growth 32 is the only one that other tools know
     config = _psnr()
-    config.run.name, config.data.hold_out, config.data.patch, config.data.batch_size, config.data.workers = 'tiny', 20, 64, 8, 0
+    config.run.name, config.data.hold_out, config.data.patch, config.data.batch_size, config.data.workers = 'tiny-psnr', 20, 64, 8, 0
     config.generator.n_features, config.generator.n_blocks, config.training.betas = 24, 1, (.9, .999)
     config.training.validate_every, config.training.save_every = 2000, 500
     config.psnr.steps, config.psnr.learning_rate, config.psnr.warmup = 60_000, 1e-3, 500
@@ -56,12 +56,12 @@ def _tiny():        # an hour on two cores: lesson 20. Growth 32 is the only one
 
 def _mini():        # eight times the weights, and Muon
     config = _tiny()
-    config.run.name, config.generator.n_features, config.generator.n_blocks = 'mini', 64, 4
+    config.run.name, config.generator.n_features, config.generator.n_blocks = 'mini-psnr', 64, 4
     config.data.patch, config.data.batch_size = 96, 4
     config.psnr.steps, config.training.optimizer, config.tricks.clip = 36_000, 'muon', 1.
     return config
 
-RECIPES = {'psnr': _psnr, 'esrgan': _esrgan, 'ancestor': _ancestor, 'tour': _tour, 'tiny': _tiny, 'mini': _mini}
+RECIPES = {'psnr': _psnr, 'esrgan': _esrgan, 'ancestor': _ancestor, 'tour': _tour, 'tiny-psnr': _tiny, 'mini-psnr': _mini}
 
 def recipe_config(
     name:str,       # a key of RECIPES

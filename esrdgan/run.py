@@ -58,7 +58,7 @@ def patient()->Iterator[list]:      # fills with the signal when Ctrl-C is press
 # %% ../nbs/18b_run.ipynb #cell-11
 def _score(row, stage):
     "How good a measured step is; None for a step that was not measured."
-    sign, name = (1, 'psnr') if stage == 'psnr' else (-1, 'edge_vgg')
+    sign, name = (1, 'psnr') if stage == 'psnr' else (-1, 'lpips')
     return next((sign * v for k, v in row.items() if k.startswith(name) and v is not None), None)
 
 def _agreed(asked, state, world):

@@ -88,7 +88,7 @@ def test_two_stages_leave_logs_pictures_and_checkpoints(whole, pictures):
     for stage in ("psnr", "gan"):
         rows = read_lines(folder / stage / "log.jsonl")
         assert [r["step"] for r in rows] == [1, 2, 3, 4]
-        assert [r["step"] for r in rows if "psnr_y_crop4" in r] == [r["step"] for r in rows if "edge_vgg" in r] == [3, 4]
+        assert [r["step"] for r in rows if "psnr_y_crop4" in r] == [r["step"] for r in rows if "lpips" in r] == [3, 4]
         assert [p.name for p in checkpoints(folder / stage)] == ["step_00000004.pt", "step_00000003.pt"] or len(checkpoints(folder / stage)) == 2
         assert sorted(p.name for p in (folder / stage / "pictures" / "p0").iterdir()) == ["step_00000003.png", "step_00000004.png"]
         assert list((folder / stage / "tensorboard").iterdir()) and not list((folder / stage).glob("*.part"))
@@ -114,7 +114,7 @@ def test_the_gan_stage_begins_where_the_psnr_stage_was_best(whole, pictures):
 
 def test_the_best_is_the_best(whole):
     _, folder = whole
-    for stage, sign, key in (("psnr", 1, "psnr_y_crop4"), ("gan", -1, "edge_vgg")):
+    for stage, sign, key in (("psnr", 1, "psnr_y_crop4"), ("gan", -1, "lpips")):
         measured = {r["step"]: sign * r[key] for r in read_lines(folder / stage / "log.jsonl") if key in r}
         assert torch.load(folder / stage / "best.pt", weights_only=True)["step"] == max(measured, key=measured.get)
 
@@ -245,8 +245,8 @@ def test_the_ruler_knows_the_truth(pictures):
     config = tiny(pictures)
     ruler = Ruler(config, torch.device("cpu"))
     figures, shown = ruler(build(config, "psnr").ema, shown=1)
-    assert set(figures) == {"psnr_y_crop4", "edge_vgg"} and list(shown) == ["p0"] and shown["p0"].shape == (3, 48, 56)
-    assert figures["edge_vgg"] > .1 and 0 < figures["psnr_y_crop4"] < 30
+    assert set(figures) == {"psnr_y_crop4", "lpips"} and list(shown) == ["p0"] and shown["p0"].shape == (3, 48, 56)
+    assert figures["lpips"] > .1 and 0 < figures["psnr_y_crop4"] < 30
 
 
 def test_bad_pictures_stop_a_run_before_it_begins(pictures, tmp_path):

@@ -36,7 +36,7 @@ def measured(tmp_path, name, where, how):
 
 
 def test_something_is_shipped():
-    assert "tiny" in OURS
+    assert "tiny-psnr" in OURS
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -59,8 +59,8 @@ def test_the_recipe_is_the_one_that_made_it(name):
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("how", ["single", "ensemble"])
 def test_the_card_is_right_on_the_shipped_pictures(name, how, tmp_path):
-    if name != "tiny" and how == "ensemble":
-        pytest.skip("minutes; the same code as for tiny")
+    if name != "tiny-psnr" and how == "ensemble":
+        pytest.skip("minutes; the same code as for tiny-psnr")
     psnr, ssim = measured(tmp_path, name, ROOT / "data" / "valid", how)
     assert (psnr, ssim) == (pytest.approx(card_rows(name)["data/valid", how][0], abs=.006), pytest.approx(card_rows(name)["data/valid", how][1], abs=.0006))
 
@@ -94,7 +94,7 @@ def test_it_brings_no_colour_of_its_own(name):
 
 def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch):
     "Ten steps of the recipe, stopped after five and continued, against the log of the run that made the weights."
-    config = recipe_config("tiny")
+    config = recipe_config("tiny-psnr")
     config.run.out, config.data.hr, config.data.hold_out = str(tmp_path), str(data_root / "bsds400"), 20
     monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path / "cache"))
 
@@ -112,6 +112,6 @@ def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(run.Diary, "write", until(last))
             run.run(config, tmp_path / "again", resume=last > 6)
-    again, shipped = read_lines(tmp_path / "again" / "psnr" / "log.jsonl"), read_lines(ROOT / "weights" / "tiny.jsonl")[:10]
+    again, shipped = read_lines(tmp_path / "again" / "psnr" / "log.jsonl"), read_lines(ROOT / "weights" / "tiny-psnr.jsonl")[:10]
     assert [r["step"] for r in again] == list(range(1, 11))
     for mine, theirs in zip(again, shipped): assert mine["pixel"] == pytest.approx(theirs["pixel"], rel=.02)

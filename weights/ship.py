@@ -1,6 +1,6 @@
 """From a finished run to what lies in this folder: NAME.safetensors (fp16) and NAME.jsonl, the run's log without most of its lines.
 
-    python weights/ship.py NAME RUN_FOLDER      such as: tiny runs/tiny/psnr
+    python weights/ship.py NAME RUN_FOLDER      such as: tiny-psnr runs/tiny-psnr/psnr
 
 Prints what the registry (lesson 08) and the card need: size, sha256, step, and what half the bits cost.
 """
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 def kept(row):
     "The first 200 steps (what a repetition is compared with), every hundredth, and those that were measured."
-    return row["step"] <= 200 or row["step"] % 100 == 0 or "edge_vgg" in row
+    return row["step"] <= 200 or row["step"] % 100 == 0 or "psnr_y_crop4" in row
 
 
 def score(model):
