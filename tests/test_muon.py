@@ -24,6 +24,18 @@ def test_iteration_is_the_polynomial_of_the_singular_values(shape):
     assert torch.allclose(orthogonalize(m.float()).double(), by_svd(m), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_few_bits_do_not_explode(dtype, autocast):
+    "One strong direction, and one alone: rounding makes tiny negative eigenvalues, which each round multiplies by twelve."
+    torch.manual_seed(0)
+    thin = torch.outer(torch.randn(64), torch.randn(576))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for m in (thin, thin + .01 * torch.randn(64, 576)):
+            even = orthogonalize((m / m.norm()).to(dtype))
+            assert even.dtype == dtype and torch.linalg.svdvals(even.float()).max() < 1.3
+
+
 def test_a_stack_is_done_one_by_one():
     torch.manual_seed(0)
     m = torch.randn(4, 6, 30)
@@ -75,6 +87,15 @@ def test_parameters_without_a_gradient_rest():
     net.conv_hr.weight.grad = torch.randn_like(net.conv_hr.weight)
     Muon(net.parameters()).step()
     assert [k for k, v in net.state_dict().items() if not torch.equal(v, before[k])] == ["conv_hr.weight"]
+
+
+def test_a_group_that_is_added_gets_adam():
+    net, more = RRDBNet(8, 1, 4), nn.Parameter(torch.ones(3))
+    optimiser = Muon(net.parameters(), lr=.1)
+    optimiser.add_param_group({"params": [more]})
+    more.grad = torch.ones(3)
+    optimiser.step()
+    assert torch.allclose(more, torch.full((3,), .9))
 
 
 def test_too_few_convolutions():
