@@ -21,7 +21,7 @@ lab: .venv/lessons
 	$(BIN)/jupyter lab --notebook-dir=. nbs/00_tour.ipynb
 
 train: .venv/core
-	@test -n "$(DATA)" || { echo "give a folder of large pictures: make train DATA=folder (weights/tiny-psnr.md says which ones the shipped weights learned from)"; exit 1; }
+	@test -n "$(DATA)" || { echo "give a folder of large pictures: make train DATA=folder (weights/mini-psnr.md says which ones the shipped weights learned from)"; exit 1; }
 	$(BIN)/esrdgan train --recipe $(RECIPE) --data "$(DATA)" --resume
 
 test: .venv/test

@@ -76,7 +76,7 @@ def demo(args:argparse.Namespace)->int:   # out, data, model
     return status
 
 # %% ../nbs/19_cli.ipynb #cell-26
-MODEL = 'x4plus'   # used where no --model is given
+MODEL = 'mini-psnr'   # used where no --model is given
 
 def _running():
     "The options of every command that runs a model."

@@ -174,7 +174,7 @@ def test_a_broken_download_is_one_line(monkeypatch, tmp_path, capsys):
     def broken(name): raise FetchError(f"{name}: the network is down\nand so are we")
     monkeypatch.setattr(cli, "load_generator", broken)
     assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 2
-    assert complaints(capsys) == ["esrdgan: x4plus: the network is down and so are we"]
+    assert complaints(capsys) == ["esrdgan: mini-psnr: the network is down and so are we"]
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch, tmp_path):

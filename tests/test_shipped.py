@@ -36,7 +36,7 @@ def measured(tmp_path, name, where, how):
 
 
 def test_something_is_shipped():
-    assert "tiny-psnr" in OURS
+    assert {"tiny-psnr", "mini-psnr"} <= set(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -92,9 +92,10 @@ def test_it_brings_no_colour_of_its_own(name):
         assert (upscale(model, lr, precision="fp32").mean((1, 2)) - hr.mean((1, 2))).abs().max() < .5 / 255, path
 
 
-def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", OURS)
+def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, name):
     "Ten steps of the recipe, stopped after five and continued, against the log of the run that made the weights."
-    config = recipe_config("tiny-psnr")
+    config = recipe_config(name)
     config.run.out, config.data.hr, config.data.hold_out = str(tmp_path), str(data_root / "bsds400"), 20
     monkeypatch.setenv("ESRDGAN_CACHE", str(tmp_path / "cache"))
 
@@ -112,6 +113,6 @@ def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(run.Diary, "write", until(last))
             run.run(config, tmp_path / "again", resume=last > 6)
-    again, shipped = read_lines(tmp_path / "again" / "psnr" / "log.jsonl"), read_lines(ROOT / "weights" / "tiny-psnr.jsonl")[:10]
+    again, shipped = read_lines(tmp_path / "again" / "psnr" / "log.jsonl"), read_lines(ROOT / "weights" / f"{name}.jsonl")[:10]
     assert [r["step"] for r in again] == list(range(1, 11))
     for mine, theirs in zip(again, shipped): assert mine["pixel"] == pytest.approx(theirs["pixel"], rel=.02)
