@@ -6,7 +6,7 @@
 __all__ = ['DataError', 'turn', 'counted_generator', 'Pictures', 'partner_name', 'match', 'fits', 'Pairs', 'sample', 'batches']
 
 # %% ../nbs/05_data.ipynb #cell-5
-import hashlib, json, os, re, shutil, tempfile
+import contextlib, hashlib, json, os, re, shutil, tempfile
 from collections.abc import Callable, Iterator
 from itertools import accumulate, count
 from pathlib import Path
@@ -68,9 +68,7 @@ class Pictures:
                 for path in tqdm(self.paths, desc='decoding', unit='picture', leave=False, disable=None):
                     file.write((array := to_uint8(read_image(path))).tobytes()); sizes.append(array.shape[:2])
             (new / 'sizes.json').write_text(json.dumps(sizes), encoding='utf-8')
-            try: os.replace(new, self.folder)
-            except OSError:
-                if not self.folder.exists(): raise                          # another process was quicker: take its copy
+            with contextlib.suppress(OSError): os.replace(new, self.folder)     # another process may have been quicker: then its copy is read
         for old in {*self.folder.parent.glob(f'{group}-*')} - {self.folder}: shutil.rmtree(old, ignore_errors=True)  # Windows keeps what is in use
 
 # %% ../nbs/05_data.ipynb #cell-34

