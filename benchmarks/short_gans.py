@@ -2,7 +2,7 @@
 
     python benchmarks/short_gans.py FOLDER_OF_PICTURES [--shard 0/2]
 
-Starts from the weights `tiny-psnr` and from the settings in BASE. Each finished run is a line of benchmarks/short_gans.jsonl, which lesson 20 reads;
+Starts from the weights `tiny-psnr` and from the settings in BASE. Each finished run is a line of benchmarks/short_gans.jsonl;
 started again, the script makes only the runs that are missing. One thread; --shard 0/2 and 1/2 share the work between two processes.
 """
 import argparse
@@ -16,15 +16,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from esrdgan.build import build, picture_files, stream
-from esrdgan.config import check_config
 from esrdgan.evaluate import back_projection, resize8
 from esrdgan.image import mod_crop, quantize, read_image
 from esrdgan.inference import upscale
 from esrdgan.metrics import psnr_y_crop4
 from esrdgan.perception import load_lpips
-from esrdgan.recipes import recipe_config
 from esrdgan.resize import imresize
 from esrdgan.train import train
+
+from short_runs import set_up
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 DEPTHS = {2: .1, 7: .1, 14: 1., 21: 1., 28: 1.}         # VGG-16's conv1_2, 2_2, 3_3, 4_3, 5_3, weighed as Real-ESRGAN weighs VGG-19's
@@ -43,16 +43,6 @@ VARIANTS = {
 }
 
 
-def set_up(folder, changes, seed):
-    "The configuration of one run."
-    config = recipe_config("tiny-psnr")
-    config.run.seed, config.data.hr = seed, str(folder)
-    for where, value in (BASE | changes).items():
-        section, key = where.split(".")
-        setattr(getattr(config, section), key, value)
-    return check_config(config)
-
-
 @torch.no_grad()
 def judge(generator, files):
     "Means over the pictures: decibels, LPIPS, agreement with the small picture in decibels, shift of the mean colour in 1/255."
@@ -68,7 +58,7 @@ def judge(generator, files):
 
 def short_run(folder, changes, seed):
     "Train and measure one variant; gives its row."
-    config = set_up(folder, changes, seed)
+    config = set_up(folder, BASE | changes | {"run.seed": seed})
     state, recipe = build(config, "gan"), config.recipe("gan")
     begin, logs = time.perf_counter(), [(log.losses, log.values) for log in train(state, stream(config, state), recipe)]
     last = logs[-50:]

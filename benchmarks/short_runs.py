@@ -42,14 +42,20 @@ VARIANTS = [
 ]
 
 
-def short_run(folder, changes, share):
-    "Train and measure one variant; gives its row."
+def set_up(folder, changes):
+    "The recipe tiny-psnr with `changes`, {section.key: value}."
     config = recipe_config("tiny-psnr")
     config.data.hr = str(folder)
-    for where, value in (BASE | changes).items():
+    for where, value in changes.items():
         section, key = where.split(".")
         setattr(getattr(config, section), key, value)
-    state, recipe, files = build(check_config(config), "psnr"), config.recipe("psnr"), picture_files(config)[0][::share]
+    return check_config(config)
+
+
+def short_run(folder, changes, share):
+    "Train and measure one variant; gives its row."
+    config = set_up(folder, BASE | changes)
+    state, recipe, files = build(config, "psnr"), config.recipe("psnr"), picture_files(config)[0][::share]
     crops = batches(Pairs(files, patch=config.data.patch), config.data.batch_size, config.run.seed)
     begin, losses = time.perf_counter(), [log.losses["pixel"] for log in train(state, crops, recipe)]
     seconds, figures = time.perf_counter() - begin, Ruler(config, state.device)(state.ema)[0]
