@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VANILLA', 'SATURATING', 'RELATIVISTIC', 'RELATIVISTIC_AVERAGE', 'ADVERSARIAL', 'l1', 'l2', 'charbonnier',
-           'perceptual', 'cross_entropy', 'Adversarial', 'vanilla_d', 'vanilla_g', 'saturating_g', 'relativistic_d',
-           'relativistic_g', 'average_d', 'average_g', 'r1', 'r2']
+           'consistency', 'perceptual', 'cross_entropy', 'Adversarial', 'vanilla_d', 'vanilla_g', 'saturating_g',
+           'relativistic_d', 'relativistic_g', 'average_d', 'average_g', 'r1', 'r2']
 
 # %% ../nbs/13_losses.ipynb #cell-5
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .resize import imresize
 
 # %% ../nbs/13_losses.ipynb #cell-6
 def l1(
@@ -39,6 +41,15 @@ def charbonnier(
     return ((sr - hr).square() + eps**2).sqrt().mean()
 
 # %% ../nbs/13_losses.ipynb #cell-13
+def consistency(
+    sr:Tensor,      # (..., H, W), 0..1
+    hr:Tensor,      # the same shape
+    scale:int=4,    # the generator's
+)->Tensor:          # scalar
+    "L1 between the two pictures after shrinking both by `scale` (bicubic): colour and shape must agree, detail is free."
+    return l1(imresize(sr, 1 / scale), imresize(hr, 1 / scale))
+
+# %% ../nbs/13_losses.ipynb #cell-17
 def perceptual(
     features:Callable,   # x -> list of feature maps, with `.weights`: one weight per map (lesson 12)
     sr:Tensor,           # (B, 3, H, W), 0..1
@@ -48,7 +59,7 @@ def perceptual(
     with torch.no_grad(): target = features(hr)
     return sum(w * l1(a.float(), b.float()) for w, a, b in zip(features.weights, features(sr), target))
 
-# %% ../nbs/13_losses.ipynb #cell-20
+# %% ../nbs/13_losses.ipynb #cell-26
 def cross_entropy(
     logits:Tensor,      # (B, 1) or (B, 1, H, W), any real number
     label:Tensor|float, # 0..1: a number, one per sample (B, 1), or the shape of the logits
@@ -58,7 +69,7 @@ def cross_entropy(
     label = label.reshape(label.shape + (1,) * (logits.dim() - label.dim()))    # one label for a whole map of logits
     return label * F.softplus(-logits) + (1 - label) * F.softplus(logits)
 
-# %% ../nbs/13_losses.ipynb #cell-23
+# %% ../nbs/13_losses.ipynb #cell-29
 class Adversarial(NamedTuple):
     "The two sides of an adversarial loss."
     d:Callable   # (d_real, d_fake, real_label=1, fake_label=0, mean=torch.mean) -> scalar: what D descends
@@ -74,7 +85,7 @@ def vanilla_d(
     "Tell real from fake: -E log s(d_real) - E log(1 - s(d_fake)) (Goodfellow et al. 2014, arXiv 1406.2661, equation 1)."
     return cross_entropy(d_real, real_label).mean() + cross_entropy(d_fake, fake_label).mean()
 
-# %% ../nbs/13_losses.ipynb #cell-25
+# %% ../nbs/13_losses.ipynb #cell-31
 def vanilla_g(
     d_real:Tensor,              # not read; may be None
     d_fake:Tensor,              # logits of generated pictures
@@ -94,7 +105,7 @@ def saturating_g(
 VANILLA = Adversarial(vanilla_d, vanilla_g)
 SATURATING = Adversarial(vanilla_d, saturating_g)
 
-# %% ../nbs/13_losses.ipynb #cell-30
+# %% ../nbs/13_losses.ipynb #cell-36
 def relativistic_d(
     d_real:Tensor,              # logits of real pictures (B, ...)
     d_fake:Tensor,              # logits of as many generated ones, paired with them
@@ -116,7 +127,7 @@ def relativistic_g(
 
 RELATIVISTIC = Adversarial(relativistic_d, relativistic_g)
 
-# %% ../nbs/13_losses.ipynb #cell-33
+# %% ../nbs/13_losses.ipynb #cell-39
 def average_d(
     d_real:Tensor,              # logits of real pictures
     d_fake:Tensor,              # logits of generated ones
@@ -138,7 +149,7 @@ def average_g(
 RELATIVISTIC_AVERAGE = Adversarial(average_d, average_g)
 ADVERSARIAL = dict(vanilla=VANILLA, saturating=SATURATING, relativistic=RELATIVISTIC, relativistic_average=RELATIVISTIC_AVERAGE)
 
-# %% ../nbs/13_losses.ipynb #cell-49
+# %% ../nbs/13_losses.ipynb #cell-55
 def _half_squared_gradient(discriminator, x):
     x = x.detach().requires_grad_()
     logits = discriminator(x).flatten(1).mean(1)               # a map of logits counts as its average

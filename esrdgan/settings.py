@@ -87,7 +87,7 @@ class Training:
 _NUMBERS, PLAN = ('steps', 'learning_rate', 'pixel_weight', 'perceptual_weight'), ('warmup', 'schedule', 'milestones', 'gamma')
 _GAN = dict(learning_rate=1e-4, pixel_weight=.01, perceptual_weight=1., adversarial_weight=.005)    # ESRGAN's
 Psnr = make_dataclass('Psnr', borrow(Recipe, *_NUMBERS) + borrow(Tricks, *PLAN))
-Gan = make_dataclass('Gan', borrow(Recipe, *_NUMBERS, 'd_learning_rate', 'adversarial_weight', 'r1', 'r2', **_GAN) + borrow(Tricks, *PLAN))
+Gan = make_dataclass('Gan', borrow(Recipe, *_NUMBERS, 'd_learning_rate', 'consistency_weight', 'adversarial_weight', 'r1', 'r2', **_GAN) + borrow(Tricks, *PLAN))
 Medicines = make_dataclass('Medicines', borrow(Tricks, *(f.name for f in fields(Tricks) if f.name not in PLAN)))
 Generator = make_dataclass('Generator', borrow(RRDBNet.__init__, 'n_features', 'n_blocks', 'growth', 'scale', 'n_dense', 'lff_kernel', 'hr_kernel',
     'residual_scale', 'rrdb_scale', 'slope', 'init_scale', 'unshuffle') + [('start_from', str, setting('', 'weights to start from, a name or a file; empty: new ones'))])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from .losses import perceptual, r1, r2
+from .losses import consistency, perceptual, r1, r2
 from .state import State, TrainingError
 from .tricks import Tricks, instance_noise, labels, learning_rate, lr_noise, update_ema
 
@@ -27,6 +27,7 @@ class Recipe:
     d_learning_rate:float = 1e-4    # of the discriminator
     pixel_weight:float = 1.         # of the pixel loss; a term of weight 0 is not computed
     perceptual_weight:float = 0.    # of the perceptual loss
+    consistency_weight:float = 0.   # of the consistency loss: what is asked of the shrunk picture
     adversarial_weight:float = 0.   # of the adversarial loss; 0: the PSNR stage, the discriminator rests
     r1:float = 0.                   # of the penalty on D's gradient at real pictures
     r2:float = 0.                   # of the same at generated ones
@@ -128,6 +129,7 @@ def g_step(
     if recipe.pixel_weight: terms['pixel'] = recipe.pixel_weight, state.pixel(sr, hr)
     if recipe.perceptual_weight:
         with _arithmetic(state): terms['perceptual'] = recipe.perceptual_weight, perceptual(state.features, sr, hr)
+    if recipe.consistency_weight: terms['consistency'] = recipe.consistency_weight, consistency(sr, hr, state.generator.scale)
     if recipe.adversarial_weight:
         real, fake = _shown(state, hr, sr, recipe, world)
         with _frozen(state.discriminator), _arithmetic(state):
@@ -144,8 +146,8 @@ def _possible(state, recipe):
     for name, part, what in (('adversarial_weight', state.discriminator, 'discriminator'), ('perceptual_weight', state.features, 'features')):
         if getattr(recipe, name) and part is None:
             raise TrainingError(f'{name} is {getattr(recipe, name)}, but State was given no {what}: give it one, or set the weight to 0')
-    if not (recipe.pixel_weight or recipe.perceptual_weight or recipe.adversarial_weight):
-        raise TrainingError('pixel_weight, perceptual_weight and adversarial_weight are all 0: nothing to learn')
+    if not (recipe.pixel_weight or recipe.perceptual_weight or recipe.consistency_weight or recipe.adversarial_weight):
+        raise TrainingError('the weights of pixel, perceptual, consistency and adversarial loss are all 0: nothing to learn')
 
 def _drift(sr, hr, state, world):
     "Mean colour of sr minus hr; the first place where a number that is none shows."

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from esrdgan.features import edge_vgg16_small
-from esrdgan.losses import (ADVERSARIAL, RELATIVISTIC, RELATIVISTIC_AVERAGE, VANILLA, charbonnier, cross_entropy, l1, l2, perceptual, r1, r2)
+from esrdgan.losses import (ADVERSARIAL, RELATIVISTIC, RELATIVISTIC_AVERAGE, VANILLA, charbonnier, consistency, cross_entropy, l1, l2, perceptual, r1, r2)
 
 SEEDS = (1, 2, 3)
 bce = F.binary_cross_entropy_with_logits
@@ -38,6 +38,15 @@ def test_charbonnier_has_a_slope_of_zero_where_l1_has_a_corner():
     charbonnier(x, torch.zeros(4)).backward()
     assert x.grad.abs().max() == 0
     assert charbonnier(x, torch.zeros(4)).item() == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("scale", (2, 3, 4, 8))
+def test_consistency_asks_for_the_colour_and_leaves_the_detail_free(scale):
+    hr = draw(1, 2, 3, 48, 48).sigmoid()
+    torch.testing.assert_close(consistency(hr - .1, hr, scale), torch.tensor(.1, dtype=torch.float64))
+    stripes = hr + .1 * (-1.) ** torch.arange(48)
+    assert consistency(stripes, hr, scale) < {2: .3, 3: .3}.get(scale, .1) * l1(stripes, hr)
+    assert torch.autograd.gradcheck(lambda x: consistency(x, hr[:1, :1, :24, :24], scale), draw(2, 1, 1, 24, 24).requires_grad_())
 
 
 def test_perceptual_weighs_every_layer_and_gives_the_truth_no_graph():
