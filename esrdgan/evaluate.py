@@ -22,7 +22,7 @@ import esrdgan
 from .data import match
 from .image import PictureError, list_pictures, mod_crop, quantize, read_image, to_uint8, write_image
 from .inference import output_names, upscale
-from .metrics import psnr
+from .metrics import MetricError, psnr
 from .perception import metric
 from .resize import imresize, nearest
 
@@ -125,7 +125,7 @@ class Evaluation:
     panels:list[tuple] = field(default_factory=list) # (rows of one picture, the whole, {method: square}) for `contact_sheet`
 
     @property
-    def methods(self)->list[str]:   # nearest, bicubic and, with a model, sr
+    def methods(self)->list[str]:   # nearest, bicubic, the rivals' names and, with a model, sr
         "The methods that were compared, in order."
         return list(dict.fromkeys(row['method'] for row in self.rows))
 
@@ -144,9 +144,12 @@ def evaluate(
     protocols:Sequence[str]=(),    # names for `metric`, measured beside the usual three
     enlarge:Callable=upscale,      # (model, lr) -> sr; `partial(upscale, tile=...)` to choose how
     save:str|Path|None=None,       # folder for the sr pictures, as NAME_x4.png
+    rivals:dict|None=None,         # {name: another model of the same scale}, scored on the same pictures
 )->Evaluation:                     # scores of 8-bit pictures; a picture that fails is listed in `.failed`
-    "Score a model beside nearest and bicubic under named protocols whose crop is the scale."
-    scale = scale if model is None else model.scale
+    "Score a model beside nearest, bicubic and rivals under named protocols whose crop is the scale."
+    models = (rivals or {}) | ({} if model is None else {'sr': model})
+    if len({m.scale for m in models.values()}) > 1: raise MetricError('only models of one scale can be compared: ' + ', '.join(f'{n} x{m.scale}' for n, m in models.items()))
+    scale = next((m.scale for m in models.values()), scale)
     for name in protocols: metric(name)(zone_plate(), zone_plate())   # say at once what cannot be measured
     result, paths = Evaluation(scale, [f'psnr_y_crop{scale}', f'ssim_y_crop{scale}', 'psnr_rgb_crop0', *protocols]), list_pictures(hr)
     pairs, result.failed = ([(p, None) for p in paths], []) if lr is None else match(paths, list_pictures(lr), scale)
@@ -154,8 +157,7 @@ def evaluate(
     for path, lr_path in tqdm(pairs, desc='test', unit='picture', disable=None):
         try:
             truth, given = read_pair(path, lr_path, scale)
-            pictures = baselines(given, scale)
-            if model is not None: pictures['sr'] = quantize(enlarge(model, given))
+            pictures = baselines(given, scale) | {name: quantize(enlarge(m, given)) for name, m in models.items()}
             rows = [{'image': path.name, 'method': method, **{p: metric(p)(x, truth) for p in result.protocols},
                      'back_projection': back_projection(x, given)} for method, x in pictures.items()]
             if save and model is not None: write_image(pictures['sr'], Path(save) / names[path])

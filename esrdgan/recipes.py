@@ -67,7 +67,7 @@ def _gan(base):
     config.data.patch, config.data.batch_size, config.training.betas, config.tricks.clip = 96, 4, (.9, .99), 0.
     config.features.network, config.features.layers, d.n_features = 'vgg16', {2: .1, 7: .1, 14: 1., 21: 1., 28: 1.}, 32
     config.training.validate_every, config.training.save_every, config.psnr.steps = 500, 250, 0
-    gan.steps, gan.schedule, gan.milestones, gan.learning_rate, gan.d_learning_rate = 6000, 'cosine', (), 1e-4, 4e-4
+    gan.steps, gan.schedule, gan.milestones, gan.learning_rate, gan.d_learning_rate = 4000, 'cosine', (), 1e-4, 1e-4
     gan.pixel_weight, gan.consistency_weight, gan.adversarial_weight = 1., 20., .1
     return config
 

@@ -24,10 +24,10 @@ def table(
     "The rows and their means as plain text."
     names = [*evaluation.protocols, 'back_projection']
     rows = evaluation.rows + evaluation.means
-    wide = max([5, *(len(row['image']) for row in rows)])
-    lines = [f"{'image':<{wide}}  {'method':<8}" + ''.join(f'{name:>16}' for name in names)]
+    wide, broad = (max([least, *(len(row[key]) for row in rows)]) for key, least in (('image', 5), ('method', 8)))
+    lines = [f"{'image':<{wide}}  {'method':<{broad}}" + ''.join(f'{name:>16}' for name in names)]
     for row in rows:
-        lines.append(f"{row['image']:<{wide}}  {row['method']:<8}" + ''.join(f"{row[n]:>16.{2 if n.startswith(('psnr', 'back')) else 4}f}" for n in names))
+        lines.append(f"{row['image']:<{wide}}  {row['method']:<{broad}}" + ''.join(f"{row[n]:>16.{2 if n.startswith(('psnr', 'back')) else 4}f}" for n in names))
     return '\n'.join(lines)
 
 # %% ../nbs/10b_report.ipynb #cell-11
@@ -78,13 +78,14 @@ def contact_sheet(
     most:int=24,             # rows at most
 ):
     "One row per picture: the whole, then the same square by every method and in truth, with their figures."
-    panels, psnr_name, ssim_name = evaluation.panels[:most], *evaluation.protocols[:2]
+    panels, (psnr_name, ssim_name, *more) = evaluation.panels[:most], evaluation.protocols
+    second, word = ('lpips', 'LPIPS') if 'lpips' in more else (ssim_name, 'SSIM')      # one place for two: whoever measured LPIPS wants to see it
     gap, head, font = 8, 26, ImageFont.load_default(16)
     columns = len(evaluation.methods) + 2
     sheet = Image.new('RGB', (columns * (CELL + gap) + gap, len(panels) * (CELL + head + gap) + gap), 'white')
     draw = ImageDraw.Draw(sheet)
     for i, (rows, whole, squares) in enumerate(panels):
-        captions = [rows[0]['image'], *(f"{row['method']}  {row[psnr_name]:.2f} dB   SSIM {row[ssim_name]:.3f}" for row in rows), 'truth']
+        captions = [rows[0]['image'], *(f"{row['method']}  {row[psnr_name]:.2f} dB   {word} {row[second]:.3f}" for row in rows), 'truth']
         for j, (caption, picture) in enumerate(zip(captions, [whole, *squares.values()])):
             x, y = gap + j * (CELL + gap), gap + i * (CELL + head + gap)
             draw.text((x, y + 2), caption, fill='black', font=font)

@@ -136,6 +136,10 @@ ERRORS = [
     ("unknown model", ["use", "{a}", "--model", "x4pluss"], "did you mean x4plus"),
     ("missing model file", ["use", "{a}", "--model", "gone.pth"], "gone.pth"),
     ("a picture as model", ["use", "{a}", "--model", "{a}"], "not a checkpoint"),
+    ("strength of one alone", ["use", "{a}", "--model", "{tiny}", "--strength", ".5"], "NAME-psnr"),
+    ("too strong", ["use", "{a}", "--model", "mini-gan", "--strength", "1.5"], "choose 0"),
+    ("no strength", ["use", "{a}", "--strength", "much"], "invalid float"),
+    ("one rival twice", ["test", "--hr", "{dir}", "--model", "{tiny}", "--against", "{tiny}", "--against", "{tiny}"], "another name"),
     ("unknown precision", ["use", "{a}", "--precision", "int4"], "invalid choice"),
     ("unknown device", ["use", "{a}", "--model", "{tiny}", "--device", "tpu"], "tpu"),
     ("tile in words", ["use", "{a}", "--tile", "many"], "whole number"),
@@ -174,7 +178,7 @@ def test_a_broken_download_is_one_line(monkeypatch, tmp_path, capsys):
     def broken(name): raise FetchError(f"{name}: the network is down\nand so are we")
     monkeypatch.setattr(cli, "load_generator", broken)
     assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 2
-    assert complaints(capsys) == ["esrdgan: mini-psnr: the network is down and so are we"]
+    assert complaints(capsys) == ["esrdgan: mini-gan: the network is down and so are we"]
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch, tmp_path):
@@ -271,6 +275,37 @@ def test_crops_and_check(tmp_path, capsys):
 def test_fetch_without_names_lists_the_sets(capsys):
     assert cli.main(["fetch"]) == 0
     assert {"Set5", "Set14", "BSD100", "Urban100", "BSDS500", "DIV2K", "Flickr2K"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+
+
+def pair(folder):
+    "Two generators that belong together: folder/me-psnr and folder/me-gan."
+    for seed, kind in enumerate(("psnr", "gan")):
+        torch.manual_seed(seed)
+        save_generator(RRDBNet(n_features=4, n_blocks=1, growth=2, init_scale=1.), folder / f"me-{kind}.safetensors")
+    return str(folder / "me-gan.safetensors")
+
+
+def test_strength_walks_from_the_faithful_to_the_crisp(tmp_path):
+    crisp, path = pair(tmp_path), picture(tmp_path / "a.png")
+    made = {}
+    for name, words in {"psnr": ["--model", crisp.replace("gan", "psnr")], "0": ["--model", crisp, "--strength", "0"], ".5": ["--model", crisp, "--strength", ".5"],
+                        "1": ["--model", crisp, "--strength", "1"], "gan": ["--model", crisp]}.items():
+        assert cli.main(["use", str(path), "--precision", "fp32", "--out", str(tmp_path / name), *words]) == 0
+        made[name] = read_image(tmp_path / name / "a_x4.png")
+    assert torch.equal(made["0"], made["psnr"]) and torch.equal(made["1"], made["gan"])
+    assert not torch.equal(made[".5"], made["0"]) and not torch.equal(made[".5"], made["1"])
+
+
+def test_a_rival_is_scored_on_the_same_pictures(tmp_path, capsys):
+    crisp = pair(tmp_path)
+    picture(tmp_path / "hr" / "a.png", 64, 48)
+    words = ["test", "--hr", str(tmp_path / "hr"), "--out", str(tmp_path / "out"), "--precision", "fp32", "--metric", "lpips", "--model", crisp, "--strength", "0"]
+    assert cli.main([*words, "--against", crisp.replace("gan", "psnr"), "--against", crisp]) == 0
+    assert "me-gan.safetensors at strength 0" in capsys.readouterr().out
+    rows = {r["method"]: r for r in json.loads((tmp_path / "out" / "scores.json").read_text())["rows"]}
+    assert list(rows) == ["nearest", "bicubic", "me-psnr", "me-gan", "sr"]
+    assert rows["sr"]["lpips"] == rows["me-psnr"]["lpips"] != rows["me-gan"]["lpips"]
+    assert Image.open(tmp_path / "out" / "sheet.png").size[0] == 7 * 328 + 8
 
 
 def test_demo_with_a_tiny_model(tiny, tmp_path, capsys):
