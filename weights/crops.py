@@ -1,0 +1,36 @@
+"""The sheet of a card: ten crops of data/valid, four times as large as their pixels; bicubic, PSNR, GAN and the truth.
+
+    python weights/crops.py SIZE        such as: mini, for mini-psnr and mini-gan; writes nbs/images/SIZE-gan.jpg
+"""
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from esrdgan.evaluate import read_pair, resize8
+from esrdgan.image import quantize, to_uint8
+from esrdgan.inference import upscale
+from esrdgan.weights import load_generator
+
+ROOT, SIDE, ZOOM, HEAD = Path(__file__).resolve().parent.parent, 64, 4, 24
+CROPS = [("astronaut", 40, 180), ("cat", 84, 150), ("coffee", 150, 120), ("cups", 160, 180), ("dahlia", 120, 150),
+         ("mountains", 160, 200), ("nuthatch", 196, 170), ("pagoda", 140, 96), ("rocket", 180, 190), ("astronaut", 104, 176)]     # top, left: hair and eyes, fur, rims, petals, rock, feathers, lattice, flat sky, a face
+
+
+def main(size):
+    networks = {kind: load_generator(f"{size}-{kind}") for kind in ("psnr", "gan")}
+    side, font = SIDE * ZOOM, ImageFont.load_default(16)
+    sheet = Image.new("RGB", (8 * side + 24, 5 * (side + HEAD)), "white")
+    for i, (name, top, left) in enumerate(CROPS):
+        hr, lr = read_pair(ROOT / "data" / "valid" / f"{name}.png", None, 4)
+        made = {"bicubic": resize8(lr, 4)} | {f"{size}-{k}": quantize(upscale(n, lr, precision="fp32")) for k, n in networks.items()} | {"truth": hr}
+        for j, (word, x) in enumerate(made.items()):
+            square = Image.fromarray(to_uint8(x[:, top:top + SIDE, left:left + SIDE])).resize((side, side), Image.Resampling.NEAREST)
+            place = (i % 2 * (4 * side + 24) + j * side, i // 2 * (side + HEAD))
+            sheet.paste(square, (place[0], place[1] + HEAD))
+            ImageDraw.Draw(sheet).text((place[0] + 2, place[1] + 2), f"{name}: {word}" if j == 0 else word, fill="black", font=font)
+    sheet.save(ROOT / "nbs" / "images" / f"{size}-gan.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
