@@ -91,12 +91,12 @@ def test_spandrel_loads_the_file_and_gives_the_same_picture(name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_it_brings_no_colour_of_its_own(name):
-    "Made small again, each channel's mean stays within one level of 255; that of tiny-psnr, on the first four, within half a level."
+    "Each channel's mean stays within one level of 255 (two after a GAN stage); that of tiny-psnr, on the first four, within half a level."
     model = load_generator(name)
     for i, path in enumerate(list_pictures(ROOT / "data" / "valid")):
         hr, lr = read_pair(path, None, 4)
         shift = (upscale(model, lr, precision="fp32").mean((1, 2)) - hr.mean((1, 2))).abs().max() * 255
-        assert shift < (.5 if name == "tiny-psnr" and i < 4 else 1), path
+        assert shift < (2 if STAGE(name) == "gan" else .5 if name == "tiny-psnr" and i < 4 else 1), path
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini"])
