@@ -136,10 +136,11 @@ class Evaluation:
         return [{'image': 'mean', 'method': m, **{p: mean(m, p) for p in (*self.protocols, 'back_projection')}} for m in self.methods]
 
 # %% ../nbs/10_evaluate.ipynb #cell-40
-def _one_scale(models, otherwise):
-    "The scale of all models; `otherwise` when there is none."
+def _contestants(model, rivals, otherwise):
+    "All models by name, and their one scale; `otherwise` when there is no model."
+    models = rivals | ({} if model is None else {'sr': model})
     if len({m.scale for m in models.values()}) > 1: raise MetricError('only models of one scale can be compared: ' + ', '.join(f'{n} x{m.scale}' for n, m in models.items()))
-    return next((m.scale for m in models.values()), otherwise)
+    return models, next((m.scale for m in models.values()), otherwise)
 
 # %% ../nbs/10_evaluate.ipynb #cell-41
 def evaluate(
@@ -153,8 +154,7 @@ def evaluate(
     rivals:dict|None=None,         # {name: another model of the same scale}, scored on the same pictures
 )->Evaluation:                     # scores of 8-bit pictures; a picture that fails is listed in `.failed`
     "Score a model beside nearest, bicubic and rivals under named protocols whose crop is the scale."
-    models = (rivals or {}) | ({} if model is None else {'sr': model})
-    scale = _one_scale(models, scale)
+    models, scale = _contestants(model, rivals or {}, scale)
     for name in protocols: metric(name)(zone_plate(), zone_plate())   # say at once what cannot be measured
     result, paths = Evaluation(scale, [f'psnr_y_crop{scale}', f'ssim_y_crop{scale}', 'psnr_rgb_crop0', *protocols]), list_pictures(hr)
     pairs, result.failed = ([(p, None) for p in paths], []) if lr is None else match(paths, list_pictures(lr), scale)
