@@ -29,9 +29,9 @@ def fetch(args:argparse.Namespace)->int:   # names, out
     return 0
 
 # %% ../nbs/18d_household.ipynb #cell-9
-def crops(args:argparse.Namespace)->int:   # source, out, size, step
+def crops(args:argparse.Namespace)->int:   # source, out, size, step, keep
     "Cut pictures into overlapping squares for training."
-    print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step)} crops')
+    print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step, args.keep)} crops')
     return 0
 
 def check(args:argparse.Namespace)->int:   # hr, lr, scale, patch
@@ -81,10 +81,11 @@ def household_commands(
     add = command('fetch', fetch, '', 'Set5 Set14 --out sets', VGG)
     add('names', nargs='*', metavar='NAME', help='a public set; none: list them')
     add('--out', default='sets', metavar='DIR', help='folder to keep them in (default sets)')
-    add = command('crops', crops, 'DIV2K crops --size 480 --step 240')
+    add = command('crops', crops, 'DIV2K crops --size 480 --step 240', 'BSDS hard --size 128 --step 64 --keep .33')
     for name, what in (('source', 'folder of pictures'), ('out', 'new folder for the crops')): add(name, metavar=name.upper(), help=what)
     add('--size', type=whole_number, default=480, metavar='PX', help='side of a crop (default 480)')
     add('--step', type=whole_number, default=240, metavar='PX', help='from one crop to the next (default 240)')
+    add('--keep', type=float, default=1., metavar='SHARE', help='of each picture, the crops in which bicubic errs most (default 1: all)')
     add = command('check-data', check, '--hr crops --patch 128', '--hr HR --lr LR --scale 4')
     for flag, what in (('--hr', 'true'), ('--lr', 'small')): add(flag, metavar='DIR', help=f'the {what} pictures')
     for flag, default, what in (('--scale', 4, 'HR pixels per LR pixel'), ('--patch', 128, 'side of the HR crops that training will cut')):

@@ -9,8 +9,8 @@ from PIL import Image
 from esrdgan import prepare
 from esrdgan.data import DataError
 from esrdgan.fetch import FetchError
-from esrdgan.image import list_pictures, read_image
-from esrdgan.prepare import SETS, PublicSet, check_data, fetch_set, make_crops
+from esrdgan.image import list_pictures, read_image, write_image
+from esrdgan.prepare import SETS, PublicSet, bicubic_error, check_data, fetch_set, make_crops
 
 
 def picture(path, height, width, mode="RGB", seed=0):
@@ -130,6 +130,25 @@ def test_crops_need_a_new_folder_and_a_large_enough_picture(tmp_path):
         make_crops(tmp_path / "in", tmp_path / "out", 32, 32)
     with pytest.raises(DataError, match="choose a smaller size"):
         make_crops(tmp_path / "in", tmp_path / "other")
+
+
+def test_the_hard_crops_are_kept_and_of_each_picture_one_at_least(tmp_path):
+    half = read_image(picture(tmp_path / "in" / "a.png", 64, 128))
+    half[:, :, :64] = .5                                                       # left: nothing to see
+    write_image(half, tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "b.png", 32, 32)
+    assert make_crops(tmp_path / "in", tmp_path / "out", 32, 32, keep=.5) == 4 + 1
+    assert [p.name for p in list_pictures(tmp_path / "out")] == ["a_s003.png", "a_s004.png", "a_s007.png", "a_s008.png", "b_s001.png"]
+    assert make_crops(tmp_path / "in", tmp_path / "few", 32, 32, keep=.01) == 2
+    assert bicubic_error(half[:, :37, :61]) < 1e-9 < bicubic_error(half[:, :37, -61:])      # any size
+
+
+@pytest.mark.parametrize("keep", [0, -.5, 1.1, float("nan")])
+def test_a_share_that_is_none(tmp_path, keep):
+    picture(tmp_path / "in" / "a.png", 64, 64)
+    with pytest.raises(DataError, match="give a share above 0, up to 1"):
+        make_crops(tmp_path / "in", tmp_path / "out", 32, 32, keep)
+    assert not (tmp_path / "out").exists()
 
 
 # Public sets
