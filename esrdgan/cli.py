@@ -35,7 +35,7 @@ def _model(args):
     return model.to(pick_device(args.device))
 
 # %% ../nbs/19_cli.ipynb #cell-14
-def use(args:argparse.Namespace)->int:   # paths, out, model, strength, scale, tile, ensemble, precision, device, overwrite
+def use(args:argparse.Namespace)->int:   # paths, out, model, strength, scale, tile, ensemble, precision, consistent, device, overwrite
     "Enlarge pictures and folders of pictures."
     paths, failed = [], []
     for path in args.paths:
@@ -45,7 +45,7 @@ def use(args:argparse.Namespace)->int:   # paths, out, model, strength, scale, t
     with together(args.device) as world:
         with one_first(world): model = _model(args)      # one fetches, the others find it
         Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
-        part, settings = (world.rank, world.size), (args.scale, args.tile, args.ensemble, args.precision, args.overwrite)
+        part, settings = (world.rank, world.size), (args.scale, args.tile, args.ensemble, args.precision, args.consistent, args.overwrite)
         report = whole_report(upscale_folder(model, dict.fromkeys(paths), args.out, *settings, part), world)
     if world.rank: return 0     # the first tells of all
     failed += [why if str(path) in why else f'{path}: {why}' for path, why in report.failed]
@@ -54,14 +54,14 @@ def use(args:argparse.Namespace)->int:   # paths, out, model, strength, scale, t
     return _complain(failed)
 
 # %% ../nbs/19_cli.ipynb #cell-20
-def score(args:argparse.Namespace)->int:   # hr, lr, out, model, strength, against, metric, scale, tile, ensemble, precision, device
+def score(args:argparse.Namespace)->int:   # hr, lr, out, model, strength, against, metric, scale, tile, ensemble, precision, consistent, device
     "Prove the ruler on known pictures, score a model beside bicubic, nearest and other models, write tables and a sheet."
     print(certify())
     model = None if args.model == 'none' else _model(args)
     rivals = {Path(name).stem: load_generator(name).to(pick_device(args.device)) for name in args.against}
     if len({*rivals, 'nearest', 'bicubic', 'sr'}) < 3 + len(args.against): raise WeightsError(f'--against {", ".join(args.against)}: each file needs another name, and none of nearest, bicubic, sr')
     said = args.model if args.strength is None else f'{args.model} at strength {args.strength:g}'
-    out, enlarge = Path(args.out), partial(upscale, tile=args.tile, ensemble=args.ensemble, precision=args.precision)
+    out, enlarge = Path(args.out), partial(upscale, tile=args.tile, ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
     result = evaluate(model, args.hr, args.lr, args.scale, args.metric, enlarge, out / 'sr', rivals)
     if result.rows:
         print(table(result) + f'\n(sr is {said})' * (model is not None))
@@ -95,6 +95,7 @@ def _running():
     flags.add_argument('--strength', type=float, metavar='A', help='with a model NAME-gan: mix it with NAME-psnr, from 0 (faithful) to 1 (crisp, the default)')
     flags.add_argument('--tile', type=partial(whole_number, least=0), default=0, metavar='PX', help='work in tiles of PX input pixels: less memory, same picture')
     flags.add_argument('--ensemble', action='store_true', help='mean over eight orientations: 8 times slower, a little closer to the truth')
+    flags.add_argument('--consistent', action='store_true', help='correct the result until it, made small again, is the picture that came in (for clean input: noise binds it, too)')
     flags.add_argument('--precision', choices=['auto', *PRECISIONS], default='auto', help='default: the fastest that the device does well')
     flags.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     return flags

@@ -17,6 +17,7 @@ from esrdgan import cli
 from esrdgan.fetch import FetchError
 from esrdgan.generator import RRDBNet
 from esrdgan.image import read_image, read_picture
+from esrdgan.resize import imresize
 from esrdgan.weights import load_generator, save_generator
 from lessons import ROOT
 from picture_kinds import KINDS, Kind
@@ -95,6 +96,18 @@ def test_scale_tile_and_ensemble(tiny, tmp_path):
         assert [Image.open(p).size for p in out.iterdir()] == [size]
     whole, tiled = (read_image(next((tmp_path / name).iterdir())) for name in ("out", "out_--tile_16"))
     assert (whole - tiled).abs().max() <= 2 / 255
+
+
+def test_consistent_results_are_their_input_when_made_small_again(tiny, tmp_path, capsys):
+    path = picture(tmp_path / "in" / "a.png", 24, 24)
+    words, far = ["--model", tiny, "--precision", "fp32"], {}
+    for extra in ([], ["--consistent"]):
+        assert cli.main(["use", str(path), *words, *extra, "--out", str(tmp_path / f"use{len(extra)}")]) == 0
+        far[len(extra)] = (imresize(read_image(tmp_path / f"use{len(extra)}" / "a_x4.png"), 1 / 4) - read_image(path)).square().mean()
+        cli.main(["test", "--hr", str(tmp_path / "use0"), *words, *extra, "--out", str(tmp_path / f"test{len(extra)}")])
+    assert far[1] < .5 * far[0]
+    scores = [next(m for m in json.loads((tmp_path / f"test{n}" / "scores.json").read_text())["means"] if m["method"] == "sr") for n in (0, 1)]
+    assert scores[1]["back_projection"] > scores[0]["back_projection"] + 5
 
 
 def test_what_is_done_is_skipped_unless_told_otherwise(tiny, tmp_path, capsys):

@@ -17,7 +17,7 @@ from esrdgan import inference
 from esrdgan.generator import RRDBNet
 from esrdgan.image import Picture, list_pictures, quantize, read_image, read_picture, write_picture
 from esrdgan.inference import (
-    CPU_SIDE, fill_transparent, finite_pass, output_names, pick_device, pick_precision, self_ensemble, upscale, upscale_folder, upscale_picture)
+    CPU_SIDE, fill_transparent, finite_pass, make_consistent, output_names, pick_device, pick_precision, self_ensemble, upscale, upscale_folder, upscale_picture)
 from esrdgan.resize import imresize, nearest
 from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
 
@@ -263,6 +263,30 @@ def test_ensemble_knows_no_orientation(net):
     for move in (lambda z: z.flip(-1), lambda z: z.flip(-2), lambda z: z.mT, lambda z: torch.rot90(z, 1, (-2, -1))):
         assert torch.allclose(self_ensemble(net, move(x)), move(self_ensemble(net, x)), atol=1e-5)
     assert torch.allclose(upscale(net, x[0], ensemble=True, precision="fp32"), self_ensemble(net, x)[0].clamp(0, 1), atol=1e-5)
+
+
+# --- agreement with the input
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(1, 9, 14), (3, 16, 16), (2, 3, 7, 21)])
+def test_consistent_answers_come_nearer_to_their_input_and_to_the_truth(shape, scale):
+    g = torch.Generator().manual_seed(scale)
+    truth = torch.rand(*shape[:-2], *(scale * n for n in shape[-2:]), generator=g, dtype=torch.float64)
+    lr = imresize(truth, 1 / scale)
+    guess = truth + .1 * torch.randn(truth.shape, generator=g, dtype=torch.float64)
+    apart = lambda x: (imresize(x, 1 / scale) - lr).square().mean()
+    steps = [make_consistent(guess, lr, n) for n in range(5)]
+    assert torch.equal(steps[0], guess) and torch.allclose(make_consistent(truth, lr), truth)
+    for before, after in zip(steps, steps[1:]): assert apart(after) < .5 * apart(before)
+    assert (steps[3] - truth).square().mean() < (guess - truth).square().mean()
+
+
+def test_upscale_can_be_made_to_agree(net, photo):
+    small, far = imresize(photo, 1 / 4), lambda x: (imresize(x, 1 / 4) - imresize(photo, 1 / 4)).square().mean()
+    plain, made = (upscale(net, small, precision="fp32", consistent=c) for c in (False, True))
+    assert far(made) < .1 * far(plain)
+    picture = upscale_picture(net, Picture(small), precision="fp32", consistent=True)
+    assert torch.equal(picture.rgb, made)
 
 
 # --- pictures
