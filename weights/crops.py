@@ -1,6 +1,6 @@
-"""The sheet of a card: ten crops of data/valid, four times as large as their pixels; bicubic, PSNR, GAN and the truth.
+"""The sheet of a card: ten crops of data/valid, four times as large as their pixels; bicubic, PSNR, GAN and the truth. With mini: the README's picture, too.
 
-    python weights/crops.py SIZE        such as: mini, for mini-psnr and mini-gan; writes nbs/images/SIZE-gan.jpg
+    python weights/crops.py SIZE        such as: mini, for mini-psnr and mini-gan; writes nbs/images/SIZE-gan.jpg, and result.jpg with mini
 """
 import sys
 from pathlib import Path
@@ -17,14 +17,28 @@ CROPS = [("astronaut", 40, 180), ("cat", 84, 150), ("coffee", 150, 120), ("cups"
          ("mountains", 160, 200), ("nuthatch", 196, 170), ("pagoda", 140, 96), ("rocket", 180, 190), ("astronaut", 104, 176)]     # top, left: hair and eyes, fur, rims, petals, rock, feathers, lattice, flat sky, a face
 
 
+def enlarged(networks, size, name):
+    "Bicubic, both networks' answers and the truth, by name."
+    hr, lr = read_pair(ROOT / "data" / "valid" / f"{name}.png", None, 4)
+    return {"bicubic": resize8(lr, 4)} | {f"{size}-{k}": quantize(upscale(n, lr, precision="fp32")) for k, n in networks.items()} | {"truth": hr}
+
+
+def strip(networks):
+    "The README's picture: the astronaut's head four times, pixel for pixel."
+    top, left, height, width, gap = 0, 160, 250, 230, 6
+    whole = Image.new("RGB", (4 * width + 3 * gap, height), "white")
+    for i, x in enumerate(enlarged(networks, "mini", "astronaut").values()):
+        whole.paste(Image.fromarray(to_uint8(x[:, top:top + height, left:left + width])), (i * (width + gap), 0))
+    whole.save(ROOT / "nbs" / "images" / "result.jpg", quality=92)
+
+
 def main(size):
     networks = {kind: load_generator(f"{size}-{kind}") for kind in ("psnr", "gan")}
+    if size == "mini": strip(networks)
     side, font = SIDE * ZOOM, ImageFont.load_default(16)
     sheet = Image.new("RGB", (8 * side + 24, 5 * (side + HEAD)), "white")
     for i, (name, top, left) in enumerate(CROPS):
-        hr, lr = read_pair(ROOT / "data" / "valid" / f"{name}.png", None, 4)
-        made = {"bicubic": resize8(lr, 4)} | {f"{size}-{k}": quantize(upscale(n, lr, precision="fp32")) for k, n in networks.items()} | {"truth": hr}
-        for j, (word, x) in enumerate(made.items()):
+        for j, (word, x) in enumerate(enlarged(networks, size, name).items()):
             square = Image.fromarray(to_uint8(x[:, top:top + SIDE, left:left + SIDE])).resize((side, side), Image.Resampling.NEAREST)
             place = (i % 2 * (4 * side + 24) + j * side, i // 2 * (side + HEAD))
             sheet.paste(square, (place[0], place[1] + HEAD))
