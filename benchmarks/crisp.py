@@ -1,10 +1,15 @@
-"""The pictures from which mini-psnr learned: squares of photographs, printed pages and shapes, those where bicubic errs most.
+"""Crisp squares to go on with: photographs made small, printed pages and shapes, where bicubic errs most. Lesson 20 tells what they brought.
 
-    python weights/pictures.py BSDS OUT      BSDS: a folder of photographs such as bsds400; OUT: new; gets OUT/learn and OUT/valid
+    python benchmarks/crisp.py BSDS OUT      BSDS: the photographs that mini-psnr learned from; OUT: new; gets OUT/learn and OUT/valid
 
-Every twentieth photograph is held out, whole, for OUT/valid. The others are cut at their own size and at .7 and .5 of it, for a photograph made small is
-a crisp one; so are the photographs in data/train. Pages and shapes are drawn here, with the fonts that matplotlib brings. Nothing is left to chance: the
-same folder gives the same squares, but for what another version of Pillow draws otherwise.
+The twenty photographs that [data] hold_out = 20 holds out go to OUT/valid, whole. The others are cut at their own size and at .7 and .5 of it, for a
+photograph made small is a crisp one; so are those in data/train. Pages and shapes are drawn, with the fonts that matplotlib brings. The same folder
+gives the same squares, but for what another version of Pillow draws otherwise. Then, as benchmarks/mini_crisp.jsonl was made:
+
+    esrdgan init crisp.ini --recipe mini-psnr
+    in it: [data] hr = OUT/learn, valid = OUT/valid, hold_out = 0, patch = 96, batch_size = 4; [generator] start_from = mini-psnr;
+           [training] validate_every = 900; [psnr] steps = 3600, learning_rate = 2e-4, warmup = 100
+    esrdgan train --cfg crisp.ini
 """
 import argparse
 import math
@@ -16,8 +21,10 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from esrdgan.build import picture_files
 from esrdgan.image import list_pictures, read_image, write_image
 from esrdgan.prepare import make_crops
+from esrdgan.recipes import recipe_config
 from esrdgan.resize import imresize
 
 HERE = Path(__file__).resolve().parent
@@ -72,22 +79,18 @@ def shapes(draw, colours, side=384, finer=2):
     return picture.resize((side, side), Image.BOX)
 
 
-def held_out(files, n=20):
-    "Every twentieth of 400, as [data] hold_out = 20 chooses them."
-    return [files[(2 * i + 1) * len(files) // (2 * n)] for i in range(n)]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source")
     parser.add_argument("out")
     args = parser.parse_args()
-    files, out, draw = list_pictures(args.source), Path(args.out), random.Random(0)
-    held, colours = held_out(files), []
+    config = recipe_config("mini-psnr")
+    config.data.hr = args.source
+    learn, held = picture_files(config)
+    out, draw, colours = Path(args.out), random.Random(0), []
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary)
-        for path in files:
-            if path in held: continue
+        for path in learn:
             x = read_image(path)
             colours += [tuple(int(255 * v) for v in x[:, i, j]) for i, j in ((40, 40), (160, 160), (280, 280))]
             for percent in (100, 70, 50): write_image(imresize(x, percent / 100) if percent < 100 else x, whole / f"bsds_{path.stem}_{percent}.png")
