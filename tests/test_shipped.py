@@ -27,14 +27,14 @@ OURS = [p.stem for p in sorted((ROOT / "weights").glob("*.jsonl"))]
 def card_rows(name):
     "{(set, pass): (PSNR, SSIM)} of the card's table."
     text = (ROOT / "weights" / f"{name}.md").read_text(encoding="utf-8")
-    found = re.findall(r"^\| (Set5|Set14|data/valid) \| (single|ensemble) \| ([\d.]+) \| ([\d.]+) \|", text, re.M)
+    found = re.findall(r"^\| (Set5|Set14|data/valid) \| (single|consistent|ensemble) \| ([\d.]+) \| ([\d.]+) \|", text, re.M)
     return {(where, how): (float(psnr), float(ssim)) for where, how, psnr, ssim in found}
 
 
 def measured(tmp_path, name, where, how):
     "What `esrdgan test` writes as the mean of the model."
     hr = ["--hr", str(where)] if where.name == "valid" else ["--hr", str(where / "HR"), "--lr", str(where / "LRbicx4")]
-    assert main(["test", *hr, "--model", name, "--precision", "fp32", "--out", str(tmp_path)] + ["--ensemble"] * (how == "ensemble")) == 0
+    assert main(["test", *hr, "--model", name, "--precision", "fp32", "--out", str(tmp_path)] + [f"--{how}"] * (how != "single")) == 0
     mean = next(m for m in json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["means"] if m["method"] == "sr")
     return mean["psnr_y_crop4"], mean["ssim_y_crop4"]
 
@@ -49,7 +49,7 @@ def test_file_registry_and_card_agree(name):
     assert path == ROOT / "weights" / f"{name}.safetensors"
     assert (path.stat().st_size, sha256(path)) == (card.bytes, card.sha256)
     text = (ROOT / "weights" / f"{name}.md").read_text(encoding="utf-8")
-    assert card.sha256 in text and f"{card.bytes:,}" in text and len(card_rows(name)) == 6
+    assert card.sha256 in text and f"{card.bytes:,}" in text and len(card_rows(name)) == 9
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -63,7 +63,7 @@ def test_the_recipe_is_the_one_that_made_it(name):
 
 
 @pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize("how", ["single", "ensemble"])
+@pytest.mark.parametrize("how", ["single", "consistent", "ensemble"])
 def test_the_card_is_right_on_the_shipped_pictures(name, how, tmp_path):
     if not name.startswith("tiny") and how == "ensemble":
         pytest.skip("minutes; the same code as for tiny-psnr")
@@ -73,7 +73,7 @@ def test_the_card_is_right_on_the_shipped_pictures(name, how, tmp_path):
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("where", ["Set5", "Set14"])
-@pytest.mark.parametrize("how", ["single", "ensemble"])
+@pytest.mark.parametrize("how", ["single", "consistent", "ensemble"])
 def test_the_card_is_right_on_public_sets(name, where, how, tmp_path, data_root):
     psnr, ssim = measured(tmp_path, name, data_root / where, how)
     assert (psnr, ssim) == (pytest.approx(card_rows(name)[where, how][0], abs=.006), pytest.approx(card_rows(name)[where, how][1], abs=.0006))
