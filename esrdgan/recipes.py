@@ -71,7 +71,7 @@ def _gan(base):
     gan.pixel_weight, gan.consistency_weight, gan.adversarial_weight = 1., 20., .1
     return config
 
-# %% ../nbs/17a_recipes.ipynb #7a68b26a
+# %% ../nbs/17a_recipes.ipynb #cell-10
 RECIPES = {'psnr': _psnr, 'esrgan': _esrgan, 'ancestor': _ancestor, 'tour': _tour, 'tiny-psnr': _tiny, 'mini-psnr': _mini,
            'tiny-gan': lambda: _gan(_tiny), 'mini-gan': lambda: _gan(_mini)}
 
