@@ -4,12 +4,14 @@
 
 The twenty photographs that [data] hold_out = 20 holds out go to OUT/valid, whole. The others are cut at their own size and at .7 and .5 of it, for a
 photograph made small is a crisp one; so are those in data/train. Pages and shapes are drawn, with the fonts that matplotlib brings. The same folder
-gives the same squares, but for what another version of Pillow draws otherwise. Then, as benchmarks/mini_crisp.jsonl was made:
+gives the same squares, but for what other versions of Pillow and matplotlib draw otherwise. Then, as benchmarks/mini_crisp.jsonl was made:
 
     esrdgan init crisp.ini --recipe mini-psnr
     in it: [data] hr = OUT/learn, valid = OUT/valid, hold_out = 0, patch = 96, batch_size = 4; [generator] start_from = mini-psnr;
            [training] validate_every = 900; [psnr] steps = 3600, learning_rate = 2e-4, warmup = 100
     esrdgan train --cfg crisp.ini
+
+Its lines with a `share` are `interpolate(mini-psnr, the last checkpoint, share)` (lesson 08), measured in fp32 on OUT/valid and on data/valid.
 """
 import argparse
 import math

@@ -95,7 +95,7 @@ def _running():
     flags.add_argument('--strength', type=float, metavar='A', help='with a model NAME-gan: mix it with NAME-psnr, from 0 (faithful) to 1 (crisp, the default)')
     flags.add_argument('--tile', type=partial(whole_number, least=0), default=0, metavar='PX', help='work in tiles of PX input pixels: less memory, same picture')
     flags.add_argument('--ensemble', action='store_true', help='mean over eight orientations: 8 times slower, a little closer to the truth')
-    flags.add_argument('--consistent', action='store_true', help='correct the result until it, made small again, is the picture that came in (for clean input: noise binds it, too)')
+    flags.add_argument('--consistent', action='store_true', help='correct the result, before any --scale, until it is the picture that came in when made small again (for clean input: noise binds it, too)')
     flags.add_argument('--precision', choices=['auto', *PRECISIONS], default='auto', help='default: the fastest that the device does well')
     flags.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     return flags

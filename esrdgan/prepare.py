@@ -61,7 +61,7 @@ def make_crops(
     keep:float=1.,      # share of each picture's crops that is written: those with the largest `bicubic_error`, one at least
 )->int:                 # how many crops were written
     "Cut pictures into overlapping squares name_s001.png, ... (the practice of BasicSR); skips those too small. Raises `DataError`, or `PictureError` for a bad picture."
-    out, count = Path(out), 0
+    out, count, seen = Path(out), 0, set()
     if not 0 < keep <= 1: raise DataError(f'keep is {keep:g}: give a share above 0, up to 1')
     if out.exists() and any(out.iterdir()): raise DataError(f'{out} is not empty; name a new folder, or move this one away')
     starts = lambda n: sorted({*range(0, n - size + 1, step), n - size}) if n >= size else []
@@ -69,10 +69,11 @@ def make_crops(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as temporary:
         target = Path(temporary, 'crops'); target.mkdir()
         for path in tqdm(list_pictures(source), desc='cutting', unit='picture', leave=False, disable=None):
-            if (target / f'{path.stem}_s001.png').exists():     # its crops would replace those
-                raise DataError(f'{path}: another picture there has the same name but for its suffix; rename one of them')
             x = read_image(path)
             squares = [x[:, t:t + size, l:l + size] for t in starts(x.shape[1]) for l in starts(x.shape[2])]
+            if not squares: continue
+            if path.stem in seen: raise DataError(f'{path}: another picture there has the same name but for its suffix; rename one of them')
+            seen.add(path.stem)     # crops of the same name would replace one another
             hard = sorted(range(len(squares)), key=lambda k: -bicubic_error(squares[k])) if keep < 1 else range(len(squares))
             for k in hard[:math.ceil(keep * len(squares))]:
                 write_image(squares[k], target / f'{path.stem}_s{k + 1:03d}.png')

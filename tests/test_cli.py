@@ -279,6 +279,8 @@ def test_crops_and_check(tmp_path, capsys):
     picture(tmp_path / "in" / "a.png", 100, 80)
     assert cli.main(["crops", str(tmp_path / "in"), str(tmp_path / "crops"), "--size", "64", "--step", "32"]) == 0
     assert len(list((tmp_path / "crops").iterdir())) == 3 * 2
+    assert cli.main(["crops", str(tmp_path / "in"), str(tmp_path / "hard"), "--size", "64", "--step", "32", "--keep", ".5"]) == 0
+    assert len(list((tmp_path / "hard").iterdir())) == 3
     assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "64"]) == 0
     (tmp_path / "crops" / "zz.png").write_bytes(b"")
     assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "68"]) == 1
