@@ -284,7 +284,7 @@ def test_crops_and_check(tmp_path, capsys):
     assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "64"]) == 0
     (tmp_path / "crops" / "zz.png").write_bytes(b"")
     assert cli.main(["check-data", "--hr", str(tmp_path / "crops"), "--patch", "68"]) == 1
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 1 + 7
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + 7
 
 
 def test_fetch_without_names_lists_the_sets(capsys):
