@@ -137,7 +137,7 @@ class Lab(Shell):
         self._attempt(lambda: self.core(**self.values()), [*self.controls.values(), *self.buttons])
 
 # %% ../nbs/02_labs.ipynb #cell-38
-TICK, WORK = 120, .05          # ms between ticks; seconds of training in one
+TICK, WORK = 120, .05          # ms between ticks; the least seconds of training in one
 RUN, LAST = 100_000, 2**31 - 1 # tick k of run r is r * RUN + k; the clock of a finished run stands at LAST
 
 class Live(Shell):
@@ -155,7 +155,7 @@ class Live(Shell):
 
     def refresh(self, playing=True):
         "Start a new run at step 0 with the present values of the controls, and let it play."
-        self.run, self.done, self.chunk, self.trainer = self.run + 1, 0, 1, None
+        self.run, self.done, self.chunk, self.training, self.trainer = self.run + 1, 0, 1, 0., None
         def start():
             self.trainer = self.core(**self.values())
             return self._advance(0)
@@ -176,7 +176,7 @@ class Live(Shell):
 def _advance(self:Live, n):
     n, start = min(n, self.steps - self.done), perf_counter()
     result = self.trainer.step(n)
-    self.chunk = max(1, min(2 * self.chunk, round(n * WORK / max(perf_counter() - start, 1e-6))))
+    self.training = perf_counter() - start
     self.done += n
     self.progress.value, self.progress.description = self.done, f'step {self.done} of {self.steps}'
     return result
@@ -186,4 +186,8 @@ def _tick(self:Live, change):
     if self.locked: return
     if change['new'] < RUN: return self.refresh(self.play.playing)     # Stop, or Play after the end
     if change['new'] // RUN != self.run: return self._clock(self.run * RUN, self.play.playing)  # a tick of an older run
-    if not self._attempt(lambda: self._advance(self.chunk)) or self.done == self.steps: self._clock(LAST, False)
+    if not self.play.playing: return                                   # a tick that came with the Pause
+    start = perf_counter()
+    if not self._attempt(lambda: self._advance(self.chunk)) or self.done == self.steps: return self._clock(LAST, False)
+    drawing = perf_counter() - start - self.training
+    self.chunk = max(1, min(2 * self.chunk, round(self.chunk * max(WORK, drawing) / max(self.training, 1e-6))))

@@ -53,7 +53,7 @@ def run(path, online=False):
         Path(folder, "sitecustomize.py").write_text("" if online else NO_NETWORK)
         env = dict(os.environ, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), MPLBACKEND="module://matplotlib_inline.backend_inline")
         kind = NotebookClient if online else Client
-        client = kind(nb, timeout=3600 if online else 600, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
+        client = kind(nb, timeout=3600 if online else 180, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
         client.on_cell_start = lambda cell, cell_index: reached.append(cell_index)
         reached = []
         try:
