@@ -155,7 +155,7 @@ class Live(Shell):
 
     def refresh(self, playing=True):
         "Start a new run at step 0 with the present values of the controls, and let it play."
-        self.run, self.done, self.chunk, self.training, self.trainer = self.run + 1, 0, 1, 0., None
+        self.run, self.done, self.chunk, self.trainer = self.run + 1, 0, 1, None
         def start():
             self.trainer = self.core(**self.values())
             return self._advance(0)

@@ -2,6 +2,7 @@
 import matplotlib
 import pytest
 
+from esrdgan import labs
 from esrdgan.labs import LAST, RUN, Lab, Live, figure, slider
 
 
@@ -54,6 +55,26 @@ def test_a_control_starts_a_new_run_that_plays_to_its_end():
         pictures.add(live.image.value)
     assert live.done == 20 and live.result["path"][-1] == 40 and len(pictures) > 1
     assert sum(live.trainer.calls) == 20                       # not one step too many
+
+
+def test_a_tick_trains_as_long_as_drawing_takes(monkeypatch):
+    clock = [0.]
+    monkeypatch.setattr(labs, "perf_counter", lambda: clock[0])
+
+    class Slow(Counter):
+        def step(self, n):
+            clock[0] += .001 * n
+            return super().step(n)
+
+    for drawing, fits in ((.4, 400), (.01, 50)):                # 50 ms at least
+        def slow_plot(result, pinned=None):
+            clock[0] += drawing
+            return plot(result, pinned)
+
+        live = Live(Slow, slow_plot, dict(rate=slider("rate", 1, 0, 10, 1)), question="How far?", steps=2000)
+        live.reset()
+        for _ in range(11): tick(live)
+        assert live.chunk == fits and live.play.playing
 
 
 def test_ticks_grow_at_most_twofold():
