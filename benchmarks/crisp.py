@@ -1,4 +1,4 @@
-"""Crisp squares to go on with: photographs made small, printed pages and shapes, where bicubic errs most. Lesson 20 tells what they brought.
+"""Crisp squares to go on with: photographs made small, printed pages and shapes, where bicubic errs most. Lesson 15 tells what they brought.
 
     python benchmarks/crisp.py BSDS OUT      BSDS: the photographs that mini-psnr learned from; OUT: new; gets OUT/learn and OUT/valid
 
@@ -11,7 +11,7 @@ gives the same squares, but for what other versions of Pillow and matplotlib dra
            [training] validate_every = 900; [psnr] steps = 3600, learning_rate = 2e-4, warmup = 100
     esrdgan train --cfg crisp.ini
 
-Its lines with a `share` are `interpolate(mini-psnr, the last checkpoint, share)` (lesson 08), measured in fp32 on OUT/valid and on data/valid.
+Its lines with a `share` are `interpolate(mini-psnr, the last checkpoint, share)` (the room `weights`), measured in fp32 on OUT/valid and on data/valid.
 """
 import argparse
 import math

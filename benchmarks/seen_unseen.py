@@ -3,7 +3,7 @@
     python benchmarks/seen_unseen.py FOLDER_OF_PICTURES MODEL...
 
 FOLDER is the one the recipes tiny-psnr and mini-psnr were trained on: twenty of its pictures were held out. Three sets of twenty that were learned
-from stand beside them. MODEL is a name or a file. The rows go to benchmarks/seen_unseen.jsonl, which lesson 20 reads.
+from stand beside them. MODEL is a name or a file. The rows go to benchmarks/seen_unseen.jsonl, which lesson 15 reads.
 """
 import argparse
 import json

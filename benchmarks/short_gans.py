@@ -59,11 +59,11 @@ def judge(generator, files):
 def short_run(folder, changes, seed):
     "Train and measure one variant; gives its row."
     config = set_up(folder, BASE | changes | {"run.seed": seed})
-    state, recipe = build(config, "gan"), config.recipe("gan")
-    begin, logs = time.perf_counter(), [(log.losses, log.values) for log in train(state, stream(config, state), recipe)]
+    state, settings = build(config, "gan"), config.settings("gan")
+    begin, logs = time.perf_counter(), [(log.losses, log.values) for log in train(state, stream(config, state), settings)]
     last = logs[-50:]
     gap = sum(values["d_real"] - values["d_fake"] for _, values in last if "d_real" in values) / len(last)
-    return dict(steps=recipe.steps, seconds=round(time.perf_counter() - begin, 1), logit_gap=round(gap, 4)) | judge(state.ema, picture_files(config)[1])
+    return dict(steps=settings.steps, seconds=round(time.perf_counter() - begin, 1), logit_gap=round(gap, 4)) | judge(state.ema, picture_files(config)[1])
 
 
 def main():

@@ -2,9 +2,9 @@
 
     python benchmarks/short_runs.py FOLDER_OF_PICTURES
 
-Starts from the recipe `tiny-psnr`, shortened, with the sizes of `tour`. Variants see as many pixels as the first unless their name says otherwise.
+Starts from the settings `tiny-psnr`, shortened, with the sizes of `tour`. Variants see as many pixels as the first unless their name says otherwise.
 The first runs with three seeds: differences smaller than theirs mean nothing. Each finished run is a line of benchmarks/short_runs.jsonl, which
-lesson 20 reads; started again, the script makes only the runs that are missing. One thread, so that two run side by side.
+lesson 15 reads; started again, the script makes only the runs that are missing. One thread, so that two run side by side.
 """
 import argparse
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from esrdgan.build import Ruler, build, picture_files
+from esrdgan.build import Validator, build, picture_files
 from esrdgan.config import check_config
 from esrdgan.data import Pairs, batches
 from esrdgan.recipes import recipe_config
@@ -43,7 +43,7 @@ VARIANTS = [
 
 
 def set_up(folder, changes):
-    "The recipe tiny-psnr with `changes`, {section.key: value}."
+    "The settings tiny-psnr with `changes`, {section.key: value}."
     config = recipe_config("tiny-psnr")
     config.data.hr = str(folder)
     for where, value in changes.items():
@@ -55,11 +55,11 @@ def set_up(folder, changes):
 def short_run(folder, changes, share):
     "Train and measure one variant; gives its row."
     config = set_up(folder, BASE | changes)
-    state, recipe, files = build(config, "psnr"), config.recipe("psnr"), picture_files(config)[0][::share]
+    state, settings, files = build(config, "psnr"), config.settings("psnr"), picture_files(config)[0][::share]
     crops = batches(Pairs(files, patch=config.data.patch), config.data.batch_size, config.run.seed)
-    begin, losses = time.perf_counter(), [log.losses["pixel"] for log in train(state, crops, recipe)]
-    seconds, figures = time.perf_counter() - begin, Ruler(config, state.device)(state.ema)[0]
-    return dict(pictures=len(files), steps=recipe.steps, crops=recipe.steps * config.data.batch_size, seconds=round(seconds, 1),
+    begin, losses = time.perf_counter(), [log.losses["pixel"] for log in train(state, crops, settings)]
+    seconds, figures = time.perf_counter() - begin, Validator(config, state.device)(state.ema)[0]
+    return dict(pictures=len(files), steps=settings.steps, crops=settings.steps * config.data.batch_size, seconds=round(seconds, 1),
                 parameters=sum(p.numel() for p in state.generator.parameters()), last_losses=round(sum(losses[-50:]) / 50, 6)) | {k: round(v, 4) for k, v in figures.items()}
 
 

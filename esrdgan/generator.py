@@ -21,7 +21,7 @@ def spread(
     body:Iterable,    # modules, one after another
     x:Tensor,         # input of the first one
 )->list:              # standard deviation of the input and behind each module
-    "How the spread of the features changes along a chain of blocks (measured in lesson 7)."
+    "How the spread of the features changes along a chain of blocks (measured in lesson 07)."
     stds = [x.std().item()]
     for block in body:
         x = block(x)

@@ -34,7 +34,7 @@ def shuffle(icnr=False):
     return nn.Sequential(conv, nn.PixelShuffle(2))
 
 
-# The checkerboard (lesson 6, lab 8)
+# The checkerboard (lesson 06, lab 8)
 
 @pytest.mark.parametrize('kernel, expected', [(2, 0), (3, .3263), (4, 0), (5, .2221), (6, 0)])
 def test_equal_weights_draw_a_grid_with_odd_kernels_only(kernel, expected):
@@ -60,7 +60,7 @@ def test_phase_variation_of_silence_and_of_pure_grid():
     assert phase_variation(lambda x: F.interpolate(x, scale_factor=2) * grid) == pytest.approx(1)
 
 
-# The receptive field (lesson 6, lab 9)
+# The receptive field (lesson 06, lab 9)
 
 @pytest.mark.parametrize('seed', SEEDS)
 @pytest.mark.parametrize('lff_kernel, n_dense, field', [(3, 4, 31), (1, 4, 25), (3, 1, 13), (1, 2, 13), (5, 1, 19)])

@@ -120,10 +120,10 @@ def test_every_lab_moves(path, server, browser):
 
 
 def test_a_live_lab_plays_pauses_and_starts_anew(server, browser):
-    "Lesson 14's ring: a move of a control plays, Pause stops after the tick that is under way, Stop rewinds, Play after the end begins again."
+    "lesson 08's ring: a move of a control plays, Pause stops after the tick that is under way, Stop rewinds, Play after the end begins again."
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     try:
-        open_and_run(page, server, "14_toy_gans.ipynb")
+        open_and_run(page, server, "08_two_players.ipynb")
         lab = page.locator(".widget-play").nth(1).locator("xpath=ancestor::div[contains(@class,'widget-vbox')][1]")
         lab.wait_for(timeout=SLOW)
         page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=SLOW)

@@ -1,4 +1,4 @@
-"Training from the command line: what the commands of lesson 18c add to `run`, through `main`."
+"Training from the command line: what the commands of the room `cli` add to `run`, through `main`."
 import os
 import signal
 import subprocess
@@ -132,7 +132,7 @@ def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped(cfg, tmp_p
     for stage in ("psnr", "gan"):
         one, two = (read_lines(tmp_path / "runs" / name / stage / "log.jsonl") for name in ("one", "two"))
         assert [r["step"] for r in one] == [r["step"] for r in two]
-        if stage == "psnr":       # later steps drift: Adam makes whole steps of gradients that are rounding (lesson 18)
+        if stage == "psnr":       # later steps drift: Adam makes whole steps of gradients that are rounding (the room `distributed`)
             assert one[0].keys() == two[0].keys() and all(abs(v - two[0][k]) < 1e-5 for k, v in one[0].items())
     config = read_config(tmp_path / "runs/two/config.ini")
     config.gan.steps = 3

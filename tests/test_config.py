@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from esrdgan.ancestor import DEAD, RENAMED
 from esrdgan.config import check_config, config_text, read_config, write_config
 from esrdgan.recipes import RECIPES, recipe_config
-from esrdgan.settings import LAYERS, Config, ConfigError
+from esrdgan.config import LAYERS, Config, ConfigError
 from esrdgan.tricks import Tricks
 
 
@@ -319,9 +319,9 @@ def test_a_gan_from_nothing_is_warned_about(tmp_path):
 
 def test_a_recipe_of_numbers_reaches_the_loop():
     config = recipe_config("ancestor")
-    recipe = config.recipe("gan")
+    recipe = config.settings("gan")
     assert (recipe.steps, recipe.perceptual_weight, recipe.tricks.d_steps, recipe.tricks.milestones) == (200_000, .1, 2, (10_000, 20_000, 30_000, 40_000))
-    assert recipe_config("esrgan").recipe("psnr").adversarial_weight == 0
+    assert recipe_config("esrgan").settings("psnr").adversarial_weight == 0
 
 
 def test_an_unknown_recipe():

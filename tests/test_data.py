@@ -349,7 +349,7 @@ def test_lr_only_batches(folder):
 @pytest.fixture(scope="module")
 def lab():
     "The functions of the lab, taken from the lesson itself."
-    cells = ["".join(c["source"]) for c in json.loads((NBS / "05_data.ipynb").read_text(encoding="utf-8"))["cells"]]
+    cells = ["".join(c["source"]) for c in json.loads((NBS / "05_pairs.ipynb").read_text(encoding="utf-8"))["cells"]]
     scope = dict(vars(data), torch=torch)
     here = os.getcwd()
     os.chdir(NBS)

@@ -17,7 +17,7 @@ from esrdgan.image import Picture, list_pictures, write_picture
 from esrdgan.inference import FolderReport, upscale_folder
 from esrdgan.losses import ADVERSARIAL, RELATIVISTIC_AVERAGE
 from esrdgan.state import State, TrainingError, load, resume, save
-from esrdgan.train import Recipe, World, train
+from esrdgan.train import Settings, DistContext, train
 from esrdgan.tricks import Tricks
 
 HERE = Path(__file__).parent
@@ -25,7 +25,7 @@ DISCRIMINATORS = dict(none=lambda: VGGDiscriminator(4, 32, norm="none", n_head=8
                       batch=lambda: VGGDiscriminator(4, 32, norm="batch", n_head=8), unet=lambda: UNetDiscriminator(4))
 CASES = {name: (name, "none") for name in ADVERSARIAL} | {"instance norm": ("relativistic_average", "instance"), "unet": ("relativistic_average", "unet")}
 TRICKS = Tricks(label_noise=.05, smooth_real=.1, flip=.1, instance_noise=.1, lr_noise=.02, ema=.9, clip=10.)
-RECIPE = Recipe(100, 1e-3, 1e-3, pixel_weight=1., perceptual_weight=.5, adversarial_weight=.1, r1=1., r2=.5, tricks=TRICKS)
+RECIPE = Settings(100, 1e-3, 1e-3, pixel_weight=1., perceptual_weight=.5, adversarial_weight=.1, r1=1., r2=.5, tricks=TRICKS)
 EPS = 1e-3      # of Adam. A bias that the loss cannot see (before an instance norm, at the end of a relative D) has a gradient of nothing but rounding; eps 1e-8 would make whole steps of it
 
 
@@ -49,7 +49,7 @@ def batches(world, start=0):
         yield tuple((level * torch.rand(4, 3, n, n, generator=draw))[mine] for n in (8, 32))
 
 
-def advance(state, steps, world=World()):
+def advance(state, steps, world=DistContext()):
     return [(log.losses, log.values) for log in islice(train(state, batches(world, state.step), RECIPE, world), steps)]
 
 
@@ -141,7 +141,7 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one():
     "The same cases in this process."
-    return {case: train_case(case, World())[0] for case in [*CASES, "batch norm"]}
+    return {case: train_case(case, DistContext())[0] for case in [*CASES, "batch norm"]}
 
 
 def test_torchrun_starts_two_and_leaves_them_one_thread(two):
@@ -189,7 +189,7 @@ def test_a_mean_over_the_half_alone_would_be_caught(one):
     case, found = "relativistic_average", []
     for rank in (0, 1):
         state = make(case)
-        advance(state, 1, World(rank, 2))
+        advance(state, 1, DistContext(rank, 2))
         found.append(gradients(state))
     averaged = {k: (found[0][k] + found[1][k]) / 2 for k in found[0]}
     assert far(averaged, one[case]["gradients"]) > 1e-4
@@ -285,7 +285,7 @@ def test_processes_wait_for_each_other_only_after_an_interrupt_they_agreed_on(mo
     left = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "accelerator", lambda cpu, threads: "found")
-    monkeypatch.setattr(distributed, "world", lambda found: World(0, 2))
+    monkeypatch.setattr(distributed, "world", lambda found: DistContext(0, 2))
     monkeypatch.setattr(distributed, "leave", left.append)
     with together(): pass
     assert left == ["found"]

@@ -15,7 +15,7 @@ from esrdgan.evaluate import BICUBIC, CertificateError, Evaluation, back_project
 from esrdgan.image import PictureError, read_image, write_image
 from esrdgan.inference import upscale
 from esrdgan.metrics import MetricError, psnr
-from esrdgan.report import contact_sheet, table, write_ancestor_csv, write_csv, write_json
+from esrdgan.evaluate import contact_sheet, table, write_ancestor_csv, write_csv, write_json
 from esrdgan.resize import imresize
 
 

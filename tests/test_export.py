@@ -1,4 +1,4 @@
-"""ONNX files: what lesson 9b writes, run by another program, at sizes the exporter has not seen."""
+"""ONNX files: what the room `export` writes, run by another program, at sizes the exporter has not seen."""
 import configparser
 import copy
 import importlib.util

@@ -13,7 +13,7 @@ import torch
 import esrdgan.logs
 from esrdgan.logs import GROUPS, JsonLines, LiveFigure, Progress, TensorBoardLog, curves, ends, groups, numbers, read_lines
 from esrdgan.state import State
-from esrdgan.train import Log, Recipe, train
+from esrdgan.train import Log, Settings, train
 from esrdgan.tricks import Tricks
 from test_state import new_state, random_batches
 from test_train import ALL, Features
@@ -27,8 +27,8 @@ def gan_state():
 
 
 def gan_logs(state, steps, **kw):
-    recipe = Recipe(steps=steps, tricks=Tricks(d_steps=2), **ALL)
-    yield from train(state, random_batches(state.step), recipe)
+    settings = Settings(steps=steps, tricks=Tricks(d_steps=2), **ALL)
+    yield from train(state, random_batches(state.step), settings)
 
 
 def read_events(folder):

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from esrdgan.build import Ruler, build, picture_files, preflight, stream
+from esrdgan.build import Validator, build, picture_files, preflight, stream
 from esrdgan.config import check_config, read_config, write_config
 from esrdgan.data import DataError
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
-from esrdgan.run import Diary, check, patient, result, run
-from esrdgan.settings import Config, ConfigError
+from esrdgan.run import RunLogger, check, defer_interrupt, result, run
+from esrdgan.config import Config, ConfigError
 from esrdgan.state import TrainingError, checkpoints
-from esrdgan.train import World
+from esrdgan.train import DistContext
 from esrdgan.weights import load_generator, save_generator
 
 
@@ -73,13 +73,13 @@ def whole(pictures, tmp_path_factory, one_thread):
 
 def interrupt_at(monkeypatch, step, stage="psnr"):
     "Press Ctrl-C while this step is being written down."
-    write = Diary.write
+    write = RunLogger.write
 
     def pressed(self, log, pictures={}):
         if log.step == step and self.folder.name == stage:
             signal.raise_signal(signal.SIGINT)
         write(self, log, pictures)
-    monkeypatch.setattr(Diary, "write", pressed)
+    monkeypatch.setattr(RunLogger, "write", pressed)
 
 
 def test_two_stages_leave_logs_pictures_and_checkpoints(whole, pictures):
@@ -141,12 +141,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, pictures, tmp_path
     config = tiny(pictures)
     write_config(config, tmp_path / "x.ini")
     program = ("import os, signal, sys, torch; torch.set_num_threads(1)\n"
-        "from esrdgan.config import read_config; from esrdgan.run import Diary, run\n"
-        "write = Diary.write\n"
+        "from esrdgan.config import read_config; from esrdgan.run import RunLogger, run\n"
+        "write = RunLogger.write\n"
         "def dies(self, log, pictures={}):\n"
         "    write(self, log, pictures)\n"
         "    if log.step == 3 and self.folder.name == 'gan': os._exit(9)\n"
-        "Diary.write = dies\n"
+        "RunLogger.write = dies\n"
         "run(read_config(sys.argv[1]), sys.argv[2])\n")
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.ini"), str(tmp_path / "tiny")], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.returncode == 9, done.stderr
@@ -235,15 +235,15 @@ def test_start_from(pictures, tmp_path):
 def test_processes_share_a_batch(pictures):
     config = tiny(pictures)
     state = build(config, "psnr")
-    (lr, hr), (first, _), (second, _) = (next(stream(config, state, World(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2)))
+    (lr, hr), (first, _), (second, _) = (next(stream(config, state, DistContext(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2)))
     assert torch.equal(torch.cat([first, second]), lr) and lr.shape == (2, 3, 8, 8) and hr.shape == (2, 3, 32, 32)
     with pytest.raises(ConfigError, match=r"\[data\] batch_size is 2: give a multiple of the number of processes, 3"):
-        next(stream(config, state, World(0, 3)))
+        next(stream(config, state, DistContext(0, 3)))
 
 
 def test_the_ruler_knows_the_truth(pictures):
     config = tiny(pictures)
-    ruler = Ruler(config, torch.device("cpu"))
+    ruler = Validator(config, torch.device("cpu"))
     figures, shown = ruler(build(config, "psnr").ema, shown=1)
     assert set(figures) == {"psnr_y_crop4", "lpips"} and list(shown) == ["p0"] and shown["p0"].shape == (3, 48, 56)
     assert figures["lpips"] > .1 and 0 < figures["psnr_y_crop4"] < 30
@@ -271,7 +271,7 @@ def test_check_tells_of_both_stages_and_leaves_nothing(pictures, tmp_path, monke
 
 
 def test_patience():
-    with patient() as asked:
+    with defer_interrupt() as asked:
         assert not asked
         signal.raise_signal(signal.SIGINT)
         assert asked
@@ -280,7 +280,7 @@ def test_patience():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     seen = []
     def elsewhere():        # only the main thread may set handlers; others go on without
-        with patient() as asked:
+        with defer_interrupt() as asked:
             seen.append(asked)
     thread = threading.Thread(target=elsewhere)
     thread.start(); thread.join()
@@ -304,7 +304,7 @@ def test_pictures_held_out_are_measured_and_never_learned_from(pictures, tmp_pat
     config.data.valid, config.data.hold_out = "", 1
     learn, held = picture_files(config)
     assert [p.name for p in learn] == ["p0.png", "p2.png"] and [p.name for p in held] == ["p1.png"]
-    assert preflight(config) == [] and list(Ruler(config, torch.device("cpu"))(build(config, "psnr").ema)[1]) == ["p1"]
+    assert preflight(config) == [] and list(Validator(config, torch.device("cpu"))(build(config, "psnr").ema)[1]) == ["p1"]
     config.psnr.steps, config.gan.steps = 3, 0
     run(config, tmp_path / "r")
     assert [p.name for p in (tmp_path / "r/psnr/pictures").iterdir()] == ["p1"]

@@ -127,7 +127,7 @@ def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, name):
         pass
 
     def until(last):
-        whole = run.Diary.write
+        whole = run.RunLogger.write
         def write(self, log, pictures={}):
             whole(self, log, pictures)
             if log.step == last: raise Stop
@@ -135,7 +135,7 @@ def test_the_first_steps_come_again(data_root, tmp_path, monkeypatch, name):
     config.training.save_every = 5
     for last in (6, 10):
         with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(run.Diary, "write", until(last))
+            patch.setattr(run.RunLogger, "write", until(last))
             run.run(config, tmp_path / "again", resume=last > 6)
     again, shipped = read_lines(tmp_path / "again" / STAGE(name) / "log.jsonl"), read_lines(ROOT / "weights" / f"{name}.jsonl")[:10]
     assert [r["step"] for r in again] == list(range(1, 11))

@@ -13,8 +13,8 @@ import torch
 from esrdgan.discriminator import VGGDiscriminator
 from esrdgan.generator import RRDBNet
 from esrdgan.logs import JsonLines, read_lines
-from esrdgan.state import State, TrainingError, checkpoints, keep, load, resume, save
-from esrdgan.train import Recipe, train
+from esrdgan.state import State, TrainingError, checkpoints, save_checkpoint, load, resume, save
+from esrdgan.train import Settings, train
 from esrdgan.weights import load_generator
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def random_batches(start=0, n=10**9):
 
 
 def advance(state, steps):
-    return list(train(state, random_batches(state.step), Recipe(steps=state.step + steps, adversarial_weight=.01 * (state.discriminator is not None))))
+    return list(train(state, random_batches(state.step), Settings(steps=state.step + steps, adversarial_weight=.01 * (state.discriminator is not None))))
 
 
 def fingerprint(state):
@@ -86,7 +86,7 @@ def test_the_gan_stage_starts_from_a_psnr_checkpoint(tmp_path):
     save(first, tmp_path / "best.pt")
     second = State(load_generator(tmp_path / "best.pt"), VGGDiscriminator(4, 32, n_head=8))
     assert second.step == 0
-    logs = list(train(second, random_batches(), Recipe(steps=2, adversarial_weight=.01)))
+    logs = list(train(second, random_batches(), Settings(steps=2, adversarial_weight=.01)))
     assert set(logs[-1].losses) == {"pixel", "adversarial_d", "adversarial_g"}
 
 
@@ -147,15 +147,15 @@ def test_pruning(tmp_path):
     state = new_state()
     for _ in range(5):
         advance(state, 1)
-        keep(state, tmp_path, best=state.step == 2, last=3)
+        save_checkpoint(state, tmp_path, best=state.step == 2, last=3)
     assert names(tmp_path) == ["best.pt"] + [f"step_{n:08d}.pt" for n in (3, 4, 5)]
     load(state, tmp_path / "best.pt")
     assert state.step == 2
     (tmp_path / "step_00000009.pt.part").write_bytes(b"left by a kill")
     advance(state, 2)
-    keep(state, tmp_path, last=3)                                # went back to 2: step 5 belongs to a line that was left
+    save_checkpoint(state, tmp_path, last=3)                                # went back to 2: step 5 belongs to a line that was left
     assert names(tmp_path) == ["best.pt", "step_00000003.pt", "step_00000004.pt"]
-    keep(state, tmp_path, last=1)
+    save_checkpoint(state, tmp_path, last=1)
     assert names(tmp_path) == ["best.pt", "step_00000004.pt"]
 
 
@@ -164,13 +164,13 @@ def test_resume_takes_the_newest_that_is_whole(tmp_path):
     state = new_state()
     for _ in range(3):
         advance(state, 1)
-        keep(state, tmp_path, last=3)
+        save_checkpoint(state, tmp_path, last=3)
     a, b, c = checkpoints(tmp_path)
     a.write_bytes(a.read_bytes()[:-1000])
     state = new_state(1)
     assert resume(state, tmp_path) == b and state.step == 2
     advance(state, 2)
-    keep(state, tmp_path, last=1)                                # the broken file never costs a whole one its place
+    save_checkpoint(state, tmp_path, last=1)                                # the broken file never costs a whole one its place
     assert names(tmp_path) == ["step_00000004.pt"]
     checkpoints(tmp_path)[0].write_bytes(b"")
     before = fingerprint(state)
@@ -184,9 +184,9 @@ def worker(folder):
     state = new_state(n_features=32, growth=16)                  # 1 MB: writing takes about as long as a step
     resume(state, folder)
     log = JsonLines(folder / "log.jsonl", state.step)
-    for told in train(state, random_batches(state.step), Recipe(steps=10**6)):
+    for told in train(state, random_batches(state.step), Settings(steps=10**6)):
         log.write(told)                                          # the log first: a checkpoint without its line would be a hole
-        keep(state, folder)
+        save_checkpoint(state, folder)
 
 
 def server(folder, kills):
@@ -236,5 +236,5 @@ def test_a_kill_while_the_best_is_kept_leaves_a_step_to_be_made_again(tmp_path, 
 
     monkeypatch.setattr(room, "save", killed)
     state = new_state()
-    with pytest.raises(SystemExit): room.keep(state, tmp_path, best=True)
+    with pytest.raises(SystemExit): room.save_checkpoint(state, tmp_path, best=True)
     assert calls[0] == "best.pt" and (tmp_path / "best.pt").exists() and not room.checkpoints(tmp_path)

@@ -14,9 +14,9 @@ from esrdgan.features import edge_vgg16_small
 from esrdgan.generator import RRDBNet
 from esrdgan.losses import RELATIVISTIC_AVERAGE, VANILLA, Adversarial, l1
 from esrdgan.resize import imresize
-from esrdgan.state import State, TrainingError, keep, resume, save
+from esrdgan.state import State, TrainingError, save_checkpoint, resume, save
 from esrdgan.state import load as load_state
-from esrdgan.train import Recipe, World, d_step, g_step, set_rates, train
+from esrdgan.train import Settings, DistContext, d_step, g_step, set_rates, train
 from esrdgan.tricks import Tricks
 from test_state import fingerprint, random_batches, same
 
@@ -41,7 +41,7 @@ def everything(kind):
     "Every trick and every term at once."
     tricks = Tricks(label_noise=.05, smooth_real=.1, smooth_fake=.05, flip=.1, instance_noise=.1, instance_noise_steps=8, lr_noise=.02,
                     d_steps=2, ema=.9, clip=1., warmup=3, **SCHEDULES[KINDS[kind][3]])
-    return Recipe(6, 1e-3, 1e-3, pixel_weight=.1, perceptual_weight=1., adversarial_weight=.05, r1=1., r2=1., tricks=tricks)
+    return Settings(6, 1e-3, 1e-3, pixel_weight=.1, perceptual_weight=1., adversarial_weight=.05, r1=1., r2=1., tricks=tricks)
 
 
 def run(kind, state, steps, cache):
@@ -113,14 +113,14 @@ def test_a_nan_stops_the_run_with_its_name(tmp_path, monkeypatch, term):
     state = small(features=Features())
     plant(state, term, monkeypatch)
     with pytest.raises(TrainingError, match=f"^step 3: the {term} loss is nan"):
-        for _ in train(state, random_batches(), Recipe(**ALL)): keep(state, tmp_path)
+        for _ in train(state, random_batches(), Settings(**ALL)): save_checkpoint(state, tmp_path)
     for network in (*state.networks, state.ema):
         assert all(x.isfinite().all() for x in network.state_dict().values())
         assert all(p.requires_grad for p in network.parameters()) or network is state.ema
     monkeypatch.undo()
     again = small(features=Features())
     assert resume(again, tmp_path).name == "step_00000002.pt" and again.step == 2
-    assert next(train(again, random_batches(2), Recipe(**ALL))).step == 3
+    assert next(train(again, random_batches(2), Settings(**ALL))).step == 3
 
 
 def test_a_gradient_or_a_picture_that_is_no_number_stops_it_too():
@@ -131,12 +131,12 @@ def test_a_gradient_or_a_picture_that_is_no_number_stops_it_too():
         def backward(ctx, g): return torch.full((2, 3, 32, 32), float("inf"))
     state = small(pixel=lambda sr, hr: Root.apply(sr))
     before = [p.clone() for p in state.generator.parameters()]
-    with pytest.raises(TrainingError, match="^step 1: the gradient of the generator is (nan|inf)"): next(train(state, random_batches(), Recipe()))
+    with pytest.raises(TrainingError, match="^step 1: the gradient of the generator is (nan|inf)"): next(train(state, random_batches(), Settings()))
     assert same(before, list(state.generator.parameters())) and not state.opt_g.state
     state = small()
     with torch.no_grad(): state.generator.conv_last.bias[1] = float("nan")
     buffers = [b.clone() for b in state.discriminator.buffers()]
-    with pytest.raises(TrainingError, match="^step 1: the mean of sr - hr in green is nan"): next(train(state, random_batches(), Recipe(adversarial_weight=1.)))
+    with pytest.raises(TrainingError, match="^step 1: the mean of sr - hr in green is nan"): next(train(state, random_batches(), Settings(adversarial_weight=1.)))
     assert all(torch.equal(a, b) for a, b in zip(buffers, state.discriminator.buffers()))        # D was never shown it
 
 
@@ -147,32 +147,32 @@ def a_batch():
 
 def test_the_step_of_g_leaves_no_trace_in_d():
     state, (lr, hr) = small(), a_batch()
-    d_step(state, hr, state.generator(lr).detach(), Recipe(**ALL))
+    d_step(state, hr, state.generator(lr).detach(), Settings(**ALL))
     gradients = [p.grad.clone() for p in state.discriminator.parameters()]
     weights = [p.detach().clone() for p in state.discriminator.parameters()]
     state.discriminator.features[0][0].bias.requires_grad_(False)            # frozen by the user: stays so
     wanted = [p.requires_grad for p in state.discriminator.parameters()]
-    g_step(state, hr, state.generator(lr), Recipe(adversarial_weight=1.))
+    g_step(state, hr, state.generator(lr), Settings(adversarial_weight=1.))
     assert all(torch.equal(p.grad, g) for p, g in zip(state.discriminator.parameters(), gradients))
     assert all(torch.equal(p, w) for p, w in zip(state.discriminator.parameters(), weights))
     assert [p.requires_grad for p in state.discriminator.parameters()] == wanted and not all(wanted)
 
     def fails(x): assert not any(p.requires_grad for p in state.discriminator.parameters()); raise RuntimeError("out of memory")
     state.discriminator.forward = fails
-    with pytest.raises(RuntimeError, match="out of memory"): g_step(state, hr, state.generator(lr), Recipe(adversarial_weight=1.))
+    with pytest.raises(RuntimeError, match="out of memory"): g_step(state, hr, state.generator(lr), Settings(adversarial_weight=1.))
     assert [p.requires_grad for p in state.discriminator.parameters()] == wanted
 
 
 def test_the_gradient_of_g_is_that_of_its_weighted_sum():
     "Oracle: one autograd call over the sum of the terms, written out."
-    recipe = Recipe(pixel_weight=.5, perceptual_weight=2., consistency_weight=20., adversarial_weight=.1)
+    settings = Settings(pixel_weight=.5, perceptual_weight=2., consistency_weight=20., adversarial_weight=.1)
     state, (lr, hr) = small(features=Features()), a_batch()
     sr = state.generator(lr)
     d_real, d_fake = state.discriminator(hr), state.discriminator(sr)
     wanted = torch.autograd.grad(.5 * (sr - hr).abs().mean() + 2 * (sr**2 - hr**2).abs().mean()
                                  + 20 * (imresize(sr, 1 / 4) - imresize(hr, 1 / 4)).abs().mean()
                                  + .1 * RELATIVISTIC_AVERAGE.g(d_real, d_fake), list(state.generator.parameters()))
-    losses, values = g_step(state, hr, state.generator(lr), recipe)
+    losses, values = g_step(state, hr, state.generator(lr), settings)
     for p, g in zip(state.generator.parameters(), wanted): torch.testing.assert_close(p.grad, g, atol=1e-7, rtol=1e-4)
     assert values["gradient_g"] == pytest.approx(torch.stack([g.square().sum() for g in wanted]).sum().sqrt().item(), rel=1e-4)
     assert losses["pixel"] == pytest.approx((sr - hr).abs().mean().item(), rel=1e-5)
@@ -181,15 +181,15 @@ def test_the_gradient_of_g_is_that_of_its_weighted_sum():
 def test_the_step_of_d_leaves_no_trace_in_g():
     state, (lr, hr) = small(), a_batch()
     sr = state.generator(lr)
-    d_step(state, hr, sr.detach(), Recipe(**ALL))
+    d_step(state, hr, sr.detach(), Settings(**ALL))
     assert all(p.grad is None for p in state.generator.parameters())
 
 
 def test_a_step_of_d_alone_builds_no_graph_of_g():
     graphs, state = [], small()
     state.generator.register_forward_hook(lambda m, x, y: graphs.append(y.requires_grad))
-    recipe = Recipe(steps=6, adversarial_weight=.01, tricks=Tricks(d_steps=3))
-    logs = list(train(state, random_batches(), recipe))
+    settings = Settings(steps=6, adversarial_weight=.01, tricks=Tricks(d_steps=3))
+    logs = list(train(state, random_batches(), settings))
     assert graphs == [False, False, True] * 2
     assert ["pixel" in log.losses for log in logs] == graphs and all("adversarial_d" in log.losses for log in logs)
 
@@ -199,29 +199,29 @@ def test_real_logits_have_no_graph_in_the_step_of_g():
 
     def g(d_real, d_fake, mean): seen.append((d_real.requires_grad, d_fake.requires_grad)); return RELATIVISTIC_AVERAGE.g(d_real, d_fake, mean)
     state = small(adversarial=Adversarial(RELATIVISTIC_AVERAGE.d, g))
-    next(train(state, random_batches(), Recipe(adversarial_weight=1.)))
+    next(train(state, random_batches(), Settings(adversarial_weight=1.)))
     assert seen == [(False, True)]
 
 
 def test_the_psnr_stage_lets_d_rest():
     state = small()
     before = fingerprint(state.__class__(state.discriminator))
-    logs = list(train(state, random_batches(), Recipe(steps=4, tricks=Tricks(d_steps=3))))
+    logs = list(train(state, random_batches(), Settings(steps=4, tricks=Tricks(d_steps=3))))
     assert [set(log.losses) for log in logs] == [{"pixel"}] * 4                  # and d_steps means nothing without D
     assert same(before, fingerprint(state.__class__(state.discriminator)))
-    list(train(State(RRDBNet(8, 1, 4)), random_batches(), Recipe(steps=1)))      # no D at all
+    list(train(State(RRDBNet(8, 1, 4)), random_batches(), Settings(steps=1)))      # no D at all
 
 
 def test_a_changed_recipe_is_obeyed_at_the_next_step():
-    state, recipe = small(), Recipe(steps=100, learning_rate=1e-3)
-    loop = train(state, random_batches(), recipe)
+    state, settings = small(), Settings(steps=100, learning_rate=1e-3)
+    loop = train(state, random_batches(), settings)
     assert next(loop).values["rate_g"] == 1e-3
-    recipe.learning_rate, recipe.adversarial_weight, recipe.r1 = 1e-4, .01, 1.
+    settings.learning_rate, settings.adversarial_weight, settings.r1 = 1e-4, .01, 1.
     log = next(loop)
     assert log.values["rate_g"] == 1e-4 == state.opt_g.param_groups[0]["lr"] and {"adversarial_g", "r1"} <= set(log.losses)
-    recipe.tricks = Tricks(d_steps=10)
+    settings.tricks = Tricks(d_steps=10)
     assert "pixel" not in next(loop).losses
-    recipe.steps = 3
+    settings.steps = 3
     assert next(loop, None) is None and state.step == 3
 
 
@@ -229,28 +229,28 @@ def test_impossible_recipes_are_named_before_the_step():
     state = State(RRDBNet(8, 1, 4))
     for kw, says in ((dict(adversarial_weight=.1), "adversarial_weight is 0.1, but State was given no discriminator"),
                      (dict(perceptual_weight=1.), "no features"), (dict(pixel_weight=0.), "nothing to learn")):
-        with pytest.raises(TrainingError, match=says): next(train(state, random_batches(), Recipe(**kw)))
+        with pytest.raises(TrainingError, match=says): next(train(state, random_batches(), Settings(**kw)))
     assert state.step == 0
 
 
 def test_networks_are_in_training_mode_whatever_the_caller_did():
     state, modes = small(), []
     state.discriminator.register_forward_hook(lambda m, x, y: modes.append(m.training))
-    for _ in train(state, random_batches(), Recipe(steps=2, adversarial_weight=.1)): [n.eval() for n in state.networks]
+    for _ in train(state, random_batches(), Settings(steps=2, adversarial_weight=.1)): [n.eval() for n in state.networks]
     assert all(modes) and not state.ema.training and not any(p.requires_grad for p in state.ema.parameters())
 
 
 def test_rates_clipping_and_the_average_of_several_processes():
     state, (lr, hr) = small(), a_batch()
-    rates = set_rates(state, Recipe(learning_rate=1., d_learning_rate=2., tricks=Tricks(warmup=4)))
+    rates = set_rates(state, Settings(learning_rate=1., d_learning_rate=2., tricks=Tricks(warmup=4)))
     assert rates == {"rate_g": .25, "rate_d": .5} and state.opt_d.param_groups[0]["lr"] == .5
     seen = []
 
     def average(parameters):                                     # as if the others had found nothing
         for p in parameters: p.grad.mul_(.5)
         seen.append(torch.stack([p.grad.square().sum() for p in parameters]).sum().sqrt().item())
-    world = World(average=average)
-    _, values = g_step(state, hr, state.generator(lr), Recipe(learning_rate=0., tricks=Tricks(clip=1e-3)), world)
+    world = DistContext(average=average)
+    _, values = g_step(state, hr, state.generator(lr), Settings(learning_rate=0., tricks=Tricks(clip=1e-3)), world)
     assert values["gradient_g"] == pytest.approx(seen[0], rel=1e-5)              # logged as averaged, before the clip
     norm = torch.stack([p.grad.square().sum() for p in state.generator.parameters()]).sum().sqrt()
     assert norm <= 1.001e-3
@@ -260,7 +260,7 @@ def test_two_halves_draw_what_one_process_draws(monkeypatch):
     "Labels, instance noise and LR noise of two processes are the two halves of one's."
     tricks = Tricks(label_noise=.1, flip=.2, instance_noise=.1, lr_noise=.1)
     shown = {}
-    for world, rows in ((World(), slice(0, 4)), (World(rank=0, size=2), slice(0, 2)), (World(rank=1, size=2), slice(2, 4))):
+    for world, rows in ((DistContext(), slice(0, 4)), (DistContext(rank=0, size=2), slice(0, 2)), (DistContext(rank=1, size=2), slice(2, 4))):
         said, state = [], small()
 
         def d(d_real, d_fake, real, fake, mean): said.append((real, fake)); return VANILLA.d(d_real, d_fake, real, fake, mean)
@@ -268,7 +268,7 @@ def test_two_halves_draw_what_one_process_draws(monkeypatch):
         state.generator.register_forward_hook(lambda m, x, y: said.append(x[0]))
         draw = torch.Generator().manual_seed(0)
         lr, hr = torch.rand(4, 3, 8, 8, generator=draw), torch.rand(4, 3, 32, 32, generator=draw)
-        next(train(state, [(lr[rows], hr[rows])], Recipe(adversarial_weight=.1, tricks=tricks), world))
+        next(train(state, [(lr[rows], hr[rows])], Settings(adversarial_weight=.1, tricks=tricks), world))
         shown[world.size, world.rank] = said
     for i, whole in enumerate(shown[1, 0]):
         halves = shown[2, 0][i], shown[2, 1][i]

@@ -2,7 +2,7 @@
 
     python weights/ship.py NAME RUN_FOLDER      such as: tiny-psnr runs/tiny-psnr/psnr
 
-Prints what the registry (lesson 08) and the card need: size, sha256, step, and what half the bits cost.
+Prints what the registry (the room `weights`) and the card need: size, sha256, step, and what half the bits cost.
 """
 import argparse
 import json
