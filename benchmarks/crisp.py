@@ -23,7 +23,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from esrdgan.build import picture_files
+from esrdgan.build import RunPictures
 from esrdgan.image import list_pictures, read_image, write_image
 from esrdgan.prepare import make_crops
 from esrdgan.recipes import recipe_config
@@ -88,7 +88,7 @@ def main():
     args = parser.parse_args()
     config = recipe_config("mini-psnr")
     config.data.hr = args.source
-    learn, held = picture_files(config)
+    learn, held = RunPictures(config).files
     out, draw, colours = Path(args.out), random.Random(0), []
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from esrdgan.build import picture_files
+from esrdgan.build import RunPictures
 from esrdgan.evaluate import resize8
 from esrdgan.image import mod_crop, quantize, read_image
 from esrdgan.inference import upscale
@@ -24,7 +24,7 @@ def sets(folder):
     "Held out, and three sets of as many that were not, evenly spread as well."
     config = recipe_config("mini-psnr")
     config.data.hr = str(folder)
-    learned, held = picture_files(config)
+    learned, held = RunPictures(config).files
     step = len(learned) // len(held)
     return {"held out": held} | {f"learned from, {i + 1}": learned[5 * i + 2::step][:len(held)] for i in range(3)}
 

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from esrdgan.build import build, picture_files, stream
+from esrdgan.build import RunPictures, build
 from esrdgan.evaluate import back_projection, resize8
 from esrdgan.image import mod_crop, quantize, read_image
 from esrdgan.inference import upscale
@@ -44,7 +44,7 @@ VARIANTS = {
 
 
 @torch.no_grad()
-def judge(generator, files):
+def measure(generator, files):
     "Means over the pictures: decibels, LPIPS, agreement with the small picture in decibels, shift of the mean colour in 1/255."
     lpips, rows = load_lpips(), []
     for path in files:
@@ -59,11 +59,11 @@ def judge(generator, files):
 def short_run(folder, changes, seed):
     "Train and measure one variant; gives its row."
     config = set_up(folder, BASE | changes | {"run.seed": seed})
-    state, settings = build(config, "gan"), config.settings("gan")
-    begin, logs = time.perf_counter(), [(log.losses, log.values) for log in train(state, stream(config, state), settings)]
+    state, settings, pictures = build(config, "gan"), config.settings("gan"), RunPictures(config)
+    begin, logs = time.perf_counter(), [(log.losses, log.values) for log in train(state, pictures.batches(state), settings)]
     last = logs[-50:]
     gap = sum(values["d_real"] - values["d_fake"] for _, values in last if "d_real" in values) / len(last)
-    return dict(steps=settings.steps, seconds=round(time.perf_counter() - begin, 1), logit_gap=round(gap, 4)) | judge(state.ema, picture_files(config)[1])
+    return dict(steps=settings.steps, seconds=round(time.perf_counter() - begin, 1), logit_gap=round(gap, 4)) | measure(state.ema, pictures.files[1])
 
 
 def main():

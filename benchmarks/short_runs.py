@@ -14,9 +14,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from esrdgan.build import Validator, build, picture_files
+from esrdgan.build import RunPictures, build
 from esrdgan.config import check_config
 from esrdgan.data import Pairs, batches
+from esrdgan.evaluate import Validator
 from esrdgan.recipes import recipe_config
 from esrdgan.train import train
 
@@ -55,10 +56,11 @@ def set_up(folder, changes):
 def short_run(folder, changes, share):
     "Train and measure one variant; gives its row."
     config = set_up(folder, BASE | changes)
-    state, settings, files = build(config, "psnr"), config.settings("psnr"), picture_files(config)[0][::share]
+    state, settings, pictures = build(config, "psnr"), config.settings("psnr"), RunPictures(config)
+    files = pictures.files[0][::share]
     crops = batches(Pairs(files, patch=config.data.patch), config.data.batch_size, config.run.seed)
     begin, losses = time.perf_counter(), [log.losses["pixel"] for log in train(state, crops, settings)]
-    seconds, figures = time.perf_counter() - begin, Validator(config, state.device)(state.ema)[0]
+    seconds, figures = time.perf_counter() - begin, Validator(pictures.valid, state.device, config.training.precision)(state.ema)[0]
     return dict(pictures=len(files), steps=settings.steps, crops=settings.steps * config.data.batch_size, seconds=round(seconds, 1),
                 parameters=sum(p.numel() for p in state.generator.parameters()), last_losses=round(sum(losses[-50:]) / 50, 6)) | {k: round(v, 4) for k, v in figures.items()}
 

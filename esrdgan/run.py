@@ -6,19 +6,23 @@
 __all__ = ['STAGES', 'RunLogger', 'defer_interrupt', 'result', 'run', 'check']
 
 # %% ../nbs/tool/run.ipynb #cell-4
-import signal, sys, threading, time, warnings
+import signal
+import sys
+import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
-from .build import Validator, build, picture_files, preflight, refuse, stream
-from .config import write_config
+from .build import RunPictures, build
+from .config import Config, ConfigError, write_config
 from .distributed import one_first, same_start
+from .evaluate import Validator
 from .image import write_image
 from .logs import JsonLines, Progress, TensorBoardLog, read_lines
-from .config import Config, ConfigError
 from .state import State, checkpoints, save_checkpoint, resume as load_newest
 from .train import DistContext, train
 
@@ -50,22 +54,29 @@ def defer_interrupt()->Iterator[list]:      # fills with the signal when Ctrl-C 
     def note(number, frame):
         if asked: raise KeyboardInterrupt
         asked.append(number)
-    if threading.current_thread() is not threading.main_thread(): yield asked; return
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
     before = signal.signal(signal.SIGINT, note)
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/tool/run.ipynb #cell-11
+# %% ../nbs/tool/run.ipynb #cell-10
 def _score(row, stage):
     "How good a measured step is; None for a step that was not measured."
     sign, name = (1, 'psnr') if stage == 'psnr' else (-1, 'lpips')
     return next((sign * v for k, v in row.items() if k.startswith(name) and v is not None), None)
 
+def _best(folder, stage):
+    "The best figure in the log so far; None when nothing was measured."
+    scores = [_score(row, stage) for row in read_lines(folder / 'log.jsonl')]
+    return max((s for s in scores if s is not None), default=None)
+
 def _agreed(asked, state, world):
     "Has anybody been asked to stop? All processes hear the same answer, so that nobody waits for one who left."
     return bool(asked) if world.size == 1 else world.mean(torch.tensor(float(bool(asked)), device=state.device)).item() > 0
 
-def _train_stage(config, stage, folder, world, start):
+def _train_stage(config, stage, pictures, folder, world, start):
     "Train one stage from where its folder stands to its end."
     first, settings, every = world.rank == 0, config.settings(stage), config.training
     state = build(config, stage, start if first else '')
@@ -73,22 +84,24 @@ def _train_stage(config, stage, folder, world, start):
     same_start(state, world)
     state.config = config.plain()
     if state.step >= settings.steps: return
-    with one_first(world): crops = stream(config, state, world)
-    ruler = Validator(config, state.device) if first and picture_files(config)[1] else None
-    with defer_interrupt() as asked, (closing(RunLogger(folder, state, settings.steps)) if first else nullcontext()) as diary:
-        best = max((s for r in read_lines(folder / 'log.jsonl') if (s := _score(r, stage)) is not None), default=None) if first else None
+    with one_first(world): crops = pictures.batches(state, world)
+    validator = Validator(pictures.valid, state.device, every.precision) if first and pictures.valid else None
+    with defer_interrupt() as asked, (closing(RunLogger(folder, state, settings.steps)) if first else nullcontext()) as logger:
+        best = _best(folder, stage) if first else None      # after the logger has dropped lines that no checkpoint knows
         for log in train(state, crops, settings, world):
             last, record = log.step == settings.steps, False
             if first:
-                found, pictures = ruler(state.ema) if ruler and (last or log.step % every.validate_every == 0) else ({}, {})
+                measure = validator and (last or log.step % every.validate_every == 0)
+                found, shown = validator(state.ema) if measure else ({}, {})
                 log.values |= found
-                diary.write(log, pictures)
-                if record := bool(found) and (best is None or _score(found, stage) > best): best = _score(found, stage)
+                logger.write(log, shown)
+                record = bool(found) and (best is None or _score(found, stage) > best)
+                if record: best = _score(found, stage)
             stop = _agreed(asked, state, world)
             if first and (record or last or stop or log.step % every.save_every == 0): save_checkpoint(state, folder, record)
             if stop: raise KeyboardInterrupt(f'stopped after step {log.step} of {stage}; continue with: esrdgan train --cfg {folder.parent / "config.ini"} --resume')
 
-# %% ../nbs/tool/run.ipynb #cell-14
+# %% ../nbs/tool/run.ipynb #cell-13
 def result(
     folder:str|Path,    # of one stage
 )->Path:                # a checkpoint; `load_generator` reads its averaged generator
@@ -104,19 +117,19 @@ def run(
 )->Path|None:               # the checkpoint that the run was for; only the first process knows it
     """Train the stages of `config`. Ctrl-C ends it after the step it is in, with everything saved, by `KeyboardInterrupt`.
     Raises `ConfigError`, `DataError` and `TrainingError`."""
-    folder, start = Path(folder), None
+    folder, start, pictures = Path(folder), None, RunPictures(config)
     if world.rank == 0:
         if not resume and any(checkpoints(folder / stage) for stage in STAGES):
             raise ConfigError(f'{folder} holds a run already: continue it with --resume, or give another [run] name')
-        refuse(preflight(config))
+        pictures.refuse()
         write_config(config, folder / 'config.ini')
     for stage in STAGES:
         if not getattr(config, stage).steps: continue
-        _train_stage(config, stage, folder / stage, world, start)
+        _train_stage(config, stage, pictures, folder / stage, world, start)
         if world.rank == 0: start = result(folder / stage)
     return start
 
-# %% ../nbs/tool/run.ipynb #cell-21
+# %% ../nbs/tool/run.ipynb #cell-20
 def _memory(device):
     "Peak memory so far, in words."
     if device.type == 'cuda': return f', at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of GPU memory'
@@ -128,13 +141,13 @@ def check(
     config:Config,
 )->list:            # lines to print
     "All that can be known before a run: every picture opened, and of each stage one step made (timed at the second). Nothing is kept. Raises as `run`."
-    refuse(preflight(config))
-    lines = []
+    pictures, lines = RunPictures(config), []
+    pictures.refuse()
     for stage in STAGES:
         settings = config.settings(stage)
         if not settings.steps: continue
         state = build(config, stage)
-        logs = train(state, stream(config, state), settings)
+        logs = train(state, pictures.batches(state), settings)
         log, begin = next(logs), time.perf_counter()
         if settings.steps > 1: next(logs)
         seconds = time.perf_counter() - begin

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from esrdgan.build import Validator, build, picture_files, preflight, stream
-from esrdgan.config import check_config, read_config, write_config
+from esrdgan.build import RunPictures, build
+from esrdgan.config import Config, ConfigError, check_config, read_config, write_config
 from esrdgan.data import DataError
+from esrdgan.evaluate import Validator
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
 from esrdgan.run import RunLogger, check, defer_interrupt, result, run
-from esrdgan.config import Config, ConfigError
 from esrdgan.state import TrainingError, checkpoints
 from esrdgan.train import DistContext
 from esrdgan.weights import load_generator, save_generator
@@ -235,16 +235,16 @@ def test_start_from(pictures, tmp_path):
 def test_processes_share_a_batch(pictures):
     config = tiny(pictures)
     state = build(config, "psnr")
-    (lr, hr), (first, _), (second, _) = (next(stream(config, state, DistContext(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2)))
+    (lr, hr), (first, _), (second, _) = (next(RunPictures(config).batches(state, DistContext(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2)))
     assert torch.equal(torch.cat([first, second]), lr) and lr.shape == (2, 3, 8, 8) and hr.shape == (2, 3, 32, 32)
     with pytest.raises(ConfigError, match=r"\[data\] batch_size is 2: give a multiple of the number of processes, 3"):
-        next(stream(config, state, DistContext(0, 3)))
+        next(RunPictures(config).batches(state, DistContext(0, 3)))
 
 
-def test_the_ruler_knows_the_truth(pictures):
+def test_the_validator_knows_the_truth(pictures):
     config = tiny(pictures)
-    ruler = Validator(config, torch.device("cpu"))
-    figures, shown = ruler(build(config, "psnr").ema, shown=1)
+    validator = Validator(RunPictures(config).valid, torch.device("cpu"), config.training.precision)
+    figures, shown = validator(build(config, "psnr").ema, shown=1)
     assert set(figures) == {"psnr_y_crop4", "lpips"} and list(shown) == ["p0"] and shown["p0"].shape == (3, 48, 56)
     assert figures["lpips"] > .1 and 0 < figures["psnr_y_crop4"] < 30
 
@@ -254,7 +254,7 @@ def test_bad_pictures_stop_a_run_before_it_begins(pictures, tmp_path):
     config.data.hr = str(tmp_path / "bad")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"nothing")
-    assert len(preflight(config)) == 1
+    assert len(RunPictures(config).problems()) == 1
     with pytest.raises(DataError, match="x.png"):
         run(config, tmp_path / "r")
     assert not (tmp_path / "r").exists()
@@ -270,7 +270,7 @@ def test_check_tells_of_both_stages_and_leaves_nothing(pictures, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_patience():
+def test_the_first_interrupt_is_deferred():
     with defer_interrupt() as asked:
         assert not asked
         signal.raise_signal(signal.SIGINT)
@@ -302,9 +302,11 @@ def test_what_a_run_leaves_enlarges_as_it_was_trained(pictures, tmp_path):
 def test_pictures_held_out_are_measured_and_never_learned_from(pictures, tmp_path):
     config = tiny(pictures)
     config.data.valid, config.data.hold_out = "", 1
-    learn, held = picture_files(config)
+    pictures_of_run = RunPictures(config)
+    learn, held = pictures_of_run.files
     assert [p.name for p in learn] == ["p0.png", "p2.png"] and [p.name for p in held] == ["p1.png"]
-    assert preflight(config) == [] and list(Validator(config, torch.device("cpu"))(build(config, "psnr").ema)[1]) == ["p1"]
+    assert pictures_of_run.problems() == []
+    assert list(Validator(pictures_of_run.valid, torch.device("cpu"), "fp32")(build(config, "psnr").ema)[1]) == ["p1"]
     config.psnr.steps, config.gan.steps = 3, 0
     run(config, tmp_path / "r")
     assert [p.name for p in (tmp_path / "r/psnr/pictures").iterdir()] == ["p1"]
@@ -314,4 +316,4 @@ def test_pictures_held_out_are_measured_and_never_learned_from(pictures, tmp_pat
     a, b = (torch.load(result(tmp_path / name / "psnr"), weights_only=True)["params"] for name in ("r", "two"))
     assert all(torch.equal(v, b[k]) for k, v in a.items())
     config.data.hold_out = 3
-    assert preflight(config) == [f"[data] hold_out is 3, but {pictures} holds 3 pictures"]
+    assert RunPictures(config).problems() == [f"[data] hold_out is 3, but {pictures} holds 3 pictures"]
