@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['phase_variation', 'UpConv', 'DenseLayer', 'RDB', 'RRDB', 'input_gradient', 'receptive_field']
 
-# %% ../nbs/06_blocks.ipynb #cell-9
+# %% ../nbs/06_blocks.ipynb #cell-8
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../nbs/06_blocks.ipynb #cell-10
+# %% ../nbs/06_blocks.ipynb #cell-9
 @torch.no_grad()
 def phase_variation(
     upsample:Callable,    # enlarges by 2: (1, channels, 16, 16) -> (1, any, about 32, about 32)
@@ -25,7 +25,7 @@ def phase_variation(
     std, level = phases.std(0, unbiased=False), phases.mean(0).abs()
     return (std / (std + level).clamp(min=1e-12)).mean().item()
 
-# %% ../nbs/06_blocks.ipynb #cell-23
+# %% ../nbs/06_blocks.ipynb #cell-21
 class UpConv(nn.Conv2d):
     "Twice the size without a checkerboard: nearest, 3x3 convolution, LeakyReLU (Odena et al. 2016, doi 10.23915/distill.00003)."
     def __init__(self,
@@ -42,7 +42,7 @@ class UpConv(nn.Conv2d):
         x = F.interpolate(x, scale_factor=2, mode='nearest')
         return F.leaky_relu(super().forward(x), self.slope, inplace=True)
 
-# %% ../nbs/06_blocks.ipynb #cell-28
+# %% ../nbs/06_blocks.ipynb #cell-26
 class DenseLayer(nn.Conv2d):
     "A 3x3 convolution over everything made so far, then LeakyReLU (Huang et al. 2017, arXiv 1608.06993)."
     def __init__(self,
@@ -59,7 +59,7 @@ class DenseLayer(nn.Conv2d):
         "Convolve the concatenation of `features`."
         return F.leaky_relu(super().forward(torch.cat(features, 1)), self.slope, inplace=True)
 
-# %% ../nbs/06_blocks.ipynb #cell-32
+# %% ../nbs/06_blocks.ipynb #cell-30
 class RDB(nn.Module):
     "Residual dense block (Wang et al. 2018, arXiv 1809.00219). `ValueError` for an even `lff_kernel`."
     def __init__(self,
@@ -73,7 +73,7 @@ class RDB(nn.Module):
     ):
         super().__init__()
         if lff_kernel % 2 == 0: raise ValueError(f'lff_kernel is {lff_kernel}: choose an odd number')
-        self.residual_scale = residual_scale
+        self.residual_scale, self.n_dense = residual_scale, n_dense
         width = [n_features + i * growth for i in range(n_dense + 1)]      # channels read by each convolution
         for i in range(n_dense): setattr(self, f'conv{i + 1}', DenseLayer(width[i], growth, slope))
         fuse = nn.Conv2d(width[-1], n_features, lff_kernel, padding=lff_kernel // 2)
@@ -87,12 +87,12 @@ class RDB(nn.Module):
         x:Tensor,   # (B, n_features, H, W)
     )->Tensor:      # the same shape
         "Add `residual_scale` times what the dense layers found to `x`."
-        *dense, fuse = self.children()
         features = [x]
-        for layer in dense: features.append(layer(features))
+        for i in range(self.n_dense): features.append(getattr(self, f'conv{i + 1}')(features))
+        fuse = getattr(self, f'conv{self.n_dense + 1}')
         return torch.add(x, fuse(torch.cat(features, 1)), alpha=self.residual_scale)
 
-# %% ../nbs/06_blocks.ipynb #cell-42
+# %% ../nbs/06_blocks.ipynb #cell-34
 class RRDB(nn.Module):
     "Residual in residual: three RDBs with one more scaled skip around them (Wang et al. 2018, figure 4)."
     def __init__(self,
@@ -116,7 +116,7 @@ class RRDB(nn.Module):
         "Add `residual_scale` times the three RDBs' result to `x`."
         return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=self.residual_scale)
 
-# %% ../nbs/06_blocks.ipynb #cell-47
+# %% ../nbs/06_blocks.ipynb #cell-39
 def input_gradient(
     module:Callable,    # (1, C, H, W) -> (1, any, H', W')
     x:Tensor,           # (1, C, H, W), H and W odd

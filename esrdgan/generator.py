@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['spread', 'RRDBNet']
 
-# %% ../nbs/07_generator.ipynb #cell-12
+# %% ../nbs/07_generator.ipynb #cell-11
 import math
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .blocks import RRDB, UpConv
 
-# %% ../nbs/07_generator.ipynb #cell-13
+# %% ../nbs/07_generator.ipynb #cell-12
 @torch.no_grad()
 def spread(
     body:Iterable,    # modules, one after another
@@ -28,7 +28,7 @@ def spread(
         stds.append(x.std().item())
     return stds
 
-# %% ../nbs/07_generator.ipynb #cell-24
+# %% ../nbs/07_generator.ipynb #cell-21
 class _Forward(nn.Module):
     def forward(self,
         x:Tensor,   # (B, in_channels, H, W), 0..1
@@ -44,13 +44,13 @@ class _Forward(nn.Module):
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), self.slope, inplace=True))
         return x[..., :height * self.scale, :width * self.scale]
 
-# %% ../nbs/07_generator.ipynb #cell-26
+# %% ../nbs/07_generator.ipynb #cell-22
 def _check(scale, unshuffle, hr_kernel):
     if scale not in (1, 2, 4, 8): raise ValueError(f'scale is {scale}: choose 1, 2, 4 or 8')
     if unshuffle and scale > 2: raise ValueError(f'unshuffle with scale {scale}: it serves scale 1 and 2 only')
     if hr_kernel % 2 == 0: raise ValueError(f'hr_kernel is {hr_kernel}: choose an odd number')
 
-# %% ../nbs/07_generator.ipynb #cell-27
+# %% ../nbs/07_generator.ipynb #cell-24
 class RRDBNet(_Forward):
     "ESRGAN's generator (Wang et al. 2018, arXiv 1809.00219). `ValueError` for a scale or kernel it cannot make."
     def __init__(self,

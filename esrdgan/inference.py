@@ -34,7 +34,7 @@ def fill_transparent(
     coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :rgb.shape[1], :rgb.shape[2]]
     return torch.where(alpha > 0, rgb, coarse)
 
-# %% ../nbs/networks/inference.ipynb #cell-16
+# %% ../nbs/networks/inference.ipynb #cell-10
 def pick_device(
     name:str='auto',   # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
 )->torch.device:       # for 'auto' the fastest there is
@@ -44,7 +44,6 @@ def pick_device(
     if name.split(':')[0] not in found: raise ValueError(f'no device {name!r} here: choose one of {", ".join(found)}')
     return torch.device(name)
 
-# %% ../nbs/networks/inference.ipynb #cell-18
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 def pick_precision(
@@ -58,7 +57,7 @@ def pick_precision(
     native = [getattr(torch.cpu, f, None) for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported')]
     return torch.bfloat16 if device.type == 'cpu' and any(f and f() for f in native) else torch.float32
 
-# %% ../nbs/networks/inference.ipynb #cell-21
+# %% ../nbs/networks/inference.ipynb #cell-13
 def self_ensemble(
     model:nn.Module,  # anything that enlarges (B, 3, H, W)
     x:Tensor,         # (B, 3, H, W)
@@ -72,7 +71,7 @@ def self_ensemble(
             total = total + (y.flip(-1) if flip else y)
     return total / 8
 
-# %% ../nbs/networks/inference.ipynb #cell-27
+# %% ../nbs/networks/inference.ipynb #cell-16
 def make_consistent(
     sr:Tensor,      # (..., C, h*scale, w*scale), made from `lr`
     lr:Tensor,      # (..., C, h, w)
@@ -82,7 +81,7 @@ def make_consistent(
     for _ in range(steps): sr = sr + imresize(lr - imresize(sr, size=lr.shape[-2:]), size=sr.shape[-2:])
     return sr
 
-# %% ../nbs/networks/inference.ipynb #cell-32
+# %% ../nbs/networks/inference.ipynb #cell-21
 def finite_pass(
     model:nn.Module,      # the generator
     x:Tensor,             # (B, 3, h, w), on the model's device
@@ -97,7 +96,7 @@ def finite_pass(
         if y.isfinite().all(): return y
     raise ValueError('the model gives infinities or NaN even in fp32: its weights are damaged, or the picture holds such values')
 
-# %% ../nbs/networks/inference.ipynb #cell-38
+# %% ../nbs/networks/inference.ipynb #cell-24
 CPU_SIDE = 512    # LR pixels; without `tile`, no pass on a CPU is larger than this squared
 
 @torch.no_grad()
@@ -124,7 +123,7 @@ def upscale(
         return (make_consistent(sr, x) if consistent else sr)[0]
     return halving(lambda side: tiled(enlarge, lr, model.scale, side, overlap, getattr(model, 'fold', 1)), min(tile or size, size)).clamp(0, 1)
 
-# %% ../nbs/networks/inference.ipynb #cell-49
+# %% ../nbs/networks/inference.ipynb #cell-28
 def upscale_picture(
     model:nn.Module,           # a generator
     picture:Picture,           # from `read_picture`
@@ -151,7 +150,7 @@ def upscale_picture(
     if picture.grey: rgb = rgb.mean(0, keepdim=True).expand(3, -1, -1)
     return replace(picture, rgb=rgb, alpha=alpha)
 
-# %% ../nbs/networks/inference.ipynb #cell-55
+# %% ../nbs/networks/inference.ipynb #cell-32
 def output_names(
     paths:list[Path],  # pictures
     scale:float,       # enlargement
@@ -166,7 +165,6 @@ def output_names(
         names[name.lower()] = i, f'{name}_x{scale:g}.png'
     return [name for _, name in sorted(names.values())]
 
-# %% ../nbs/networks/inference.ipynb #cell-58
 @dataclass
 class FolderReport:
     "What became of each picture."
@@ -174,7 +172,6 @@ class FolderReport:
     skipped:list[Path] = field(default_factory=list)              # files that were there already
     failed:list[tuple[Path, str]] = field(default_factory=list)   # (input, what was wrong)
 
-# %% ../nbs/networks/inference.ipynb #cell-59
 def upscale_folder(
     model:nn.Module,           # a generator
     paths:Iterable[Path],      # pictures, from `list_pictures`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS', 'numbers', 'groups', 'curves', 'read_lines', 'JsonLines', 'ends', 'TensorBoardLog', 'Progress', 'LiveFigure']
 
-# %% ../nbs/training/logs.ipynb #cell-5
+# %% ../nbs/training/logs.ipynb #cell-4
 import json
 import math
 import os
@@ -13,19 +13,18 @@ import time
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from .image import Sheet
 
-# %% ../nbs/training/logs.ipynb #cell-6
+# %% ../nbs/training/logs.ipynb #cell-5
 def numbers(
     log,        # what a step of `train` tells: `.step`, `.losses`, `.values`
 )->dict:        # {'step': ..., name: number}, flat
     "All numbers of a step under their names."
     return {'step': log.step, **log.losses, **log.values}
 
-# %% ../nbs/training/logs.ipynb #cell-10
 GROUPS = {name: group for group, names in (('loss', ('pixel', 'perceptual', 'adversarial_g', 'adversarial_d', 'r1', 'r2')), ('logits', ('d_real', 'd_fake')),
           ('gradient norm', ('gradient_g', 'gradient_d')), ('learning rate', ('rate_g', 'rate_d')), ('colour drift', ('red', 'green', 'blue'))) for name in names}
 
@@ -35,7 +34,7 @@ def groups(
     "Every number under the heading where it belongs; what is not of the loop itself, such as a PSNR, is validation."
     return {f'{GROUPS.get(k, "validation")}/{k}': v for k, v in numbers(log).items() if k != 'step'}
 
-# %% ../nbs/training/logs.ipynb #cell-13
+# %% ../nbs/training/logs.ipynb #cell-8
 def curves(
     rows:list,      # what `read_lines` gives
 )->Sheet:
@@ -56,7 +55,7 @@ def curves(
         ax.legend(fontsize=7)
     return fig
 
-# %% ../nbs/training/logs.ipynb #cell-21
+# %% ../nbs/training/logs.ipynb #cell-16
 def read_lines(
     path:str|Path,  # what `JsonLines` wrote
 )->list:            # one dict for each step
@@ -68,7 +67,6 @@ def read_lines(
         except ValueError: raise ValueError(f'{path}: line {i} is not JSON; mend or delete it') from None
     return rows
 
-# %% ../nbs/training/logs.ipynb #cell-22
 class JsonLines:
     "One line of JSON for each step, handed to the system as soon as it is written: a kill spoils the last line at most."
     def __init__(self,
@@ -90,7 +88,7 @@ class JsonLines:
 
     def close(self): self.file.close()
 
-# %% ../nbs/training/logs.ipynb #cell-28
+# %% ../nbs/training/logs.ipynb #cell-19
 def ends(
     network:nn.Module,
 )->dict:        # {name: parameter}, two
@@ -98,7 +96,6 @@ def ends(
     weights = [(name, p) for name, p in network.named_parameters() if p.ndim > 1]
     return dict((weights[0], weights[-1]))
 
-# %% ../nbs/training/logs.ipynb #cell-29
 class TensorBoardLog:
     "Event files for TensorBoard. `ImportError` with the remedy where it is not installed."
     def __init__(self,
@@ -131,7 +128,7 @@ class TensorBoardLog:
 
     def close(self): self.writer.close()
 
-# %% ../nbs/training/logs.ipynb #cell-37
+# %% ../nbs/training/logs.ipynb #cell-22
 class Progress:
     "A line with speed, time left and the numbers that matter most."
     KEYS = 'pixel', 'perceptual', 'adversarial_g', 'd_real', 'd_fake', 'psnr_y_crop4'
@@ -150,7 +147,6 @@ class Progress:
 
     def close(self): self.bar.close()
 
-# %% ../nbs/training/logs.ipynb #cell-40
 class LiveFigure:
     "`curves` under a notebook's cell, growing in place while a run goes on."
     def __init__(self,

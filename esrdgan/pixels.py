@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['to_float', 'Sheet', 'show', 'to_uint8', 'to_uint16', 'quantize', 'luma', 'mod_crop', 'compare']
 
-# %% ../nbs/02_pixels.ipynb #cell-6
+# %% ../nbs/02_pixels.ipynb #cell-7
 import io
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-# %% ../nbs/02_pixels.ipynb #cell-8
+# %% ../nbs/02_pixels.ipynb #cell-9
 def to_float(
     array:np.ndarray,   # (H, W) or (H, W, C), uint8 or uint16
 )->torch.Tensor:        # (C, H, W) float32, 0..1
@@ -22,7 +22,7 @@ def to_float(
     x = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max)
     return (x[..., None] if x.ndim == 2 else x).permute(2, 0, 1).contiguous()
 
-# %% ../nbs/02_pixels.ipynb #cell-11
+# %% ../nbs/02_pixels.ipynb #cell-12
 class Sheet(Figure):
     "A private matplotlib figure (pyplot does not know it) that a notebook shows by itself."
     def _repr_png_(self):
@@ -39,7 +39,7 @@ def _paint(ax, x, title, squares):
     ax.imshow(x, interpolation='nearest' if squares else 'antialiased')
     ax.set_title(title, fontsize=10)
 
-# %% ../nbs/02_pixels.ipynb #cell-12
+# %% ../nbs/02_pixels.ipynb #cell-13
 def show(
     pictures:list|dict,   # (3, H, W) or (1, H, W) tensors 0..1, or {title: tensor}
     columns:int=4,        # panels side by side
@@ -54,7 +54,7 @@ def show(
     for ax, title, x in zip(axes.flat, titles, tensors): _paint(ax, x, title, max(x.shape[1:]) <= 128)
     return sheet
 
-# %% ../nbs/02_pixels.ipynb #cell-25
+# %% ../nbs/02_pixels.ipynb #cell-28
 def _to_whole(x, white, dtype):
     return (x.detach().float().clamp(0, 1) * white).round().permute(1, 2, 0).cpu().numpy().astype(dtype)
 
@@ -70,14 +70,14 @@ def to_uint16(
     "Round to the nearest of 65,536 levels."
     return _to_whole(x, 65535, np.uint16)
 
-# %% ../nbs/02_pixels.ipynb #cell-28
+# %% ../nbs/02_pixels.ipynb #cell-31
 def quantize(
     x:torch.Tensor,   # any shape, 0..1; what lies outside is clamped
 )->torch.Tensor:      # the same shape, every value a multiple of 1/255
     "What is left of `x` after an 8-bit file, still as floats."
     return (x.clamp(0, 1) * 255).round() / 255
 
-# %% ../nbs/02_pixels.ipynb #cell-32
+# %% ../nbs/02_pixels.ipynb #cell-34
 def luma(
     x:torch.Tensor,   # (..., 3, H, W), 0..1
 )->torch.Tensor:      # (..., 1, H, W), 16/255 (black) to 235/255 (white)
@@ -85,7 +85,7 @@ def luma(
     weights = x.new_tensor([65.481, 128.553, 24.966])[:, None, None]
     return ((x * weights).sum(-3, keepdim=True) + 16) / 255
 
-# %% ../nbs/02_pixels.ipynb #cell-37
+# %% ../nbs/02_pixels.ipynb #cell-38
 def mod_crop(
     x:torch.Tensor,   # (..., H, W)
     scale:int,        # 1 or more
@@ -95,7 +95,7 @@ def mod_crop(
     if min(height, width) < scale: raise ValueError(f'a picture of {width}x{height} is smaller than the scale {scale}')
     return x[..., :height - height % scale, :width - width % scale]
 
-# %% ../nbs/02_pixels.ipynb #cell-40
+# %% ../nbs/02_pixels.ipynb #cell-41
 def compare(
     pictures:dict,   # {title: (3, H, W) tensor 0..1}; sizes may differ (a small picture beside the large ones)
     box:tuple,       # (top, left, height, width) of the zoomed part, in pixels of the largest picture

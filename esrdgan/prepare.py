@@ -35,7 +35,8 @@ def check_data(
             except (ValueError, OSError) as error:
                 problems.append(' '.join(str(error).split()) if str(path) in str(error) else f'{path}: {error}')
                 continue
-            if min(h, w) < smallest: problems.append(f'{path}: {w}x{h}, smaller than {smallest}x{smallest}; leave it out or choose a smaller patch')
+            if min(h, w) < smallest:
+                problems.append(f'{path}: {w}x{h}, smaller than {smallest}x{smallest}; leave it out or choose a smaller patch')
     pairs, missing = match(*files, scale) if all(files) else ([], [])
     for a, b in pairs:
         if a in sizes and b in sizes and not fits(sizes[a], sizes[b], scale):
@@ -43,7 +44,7 @@ def check_data(
             problems.append(f'{b}: {l}x{k}, but {a.name} is {w}x{h} and scale {scale} asks for {w // scale}x{h // scale}')
     return problems + missing
 
-# %% ../nbs/pictures/prepare.ipynb #cell-13
+# %% ../nbs/pictures/prepare.ipynb #cell-12
 def bicubic_error(
     x:torch.Tensor,     # (3, H, W), 0..1
     scale:int=4,        # how small it is made in between
@@ -52,7 +53,7 @@ def bicubic_error(
     x = x[:, :x.shape[1] // scale * scale, :x.shape[2] // scale * scale]
     return (imresize(imresize(x, 1 / scale), scale) - x).square().mean().item()
 
-# %% ../nbs/pictures/prepare.ipynb #cell-17
+# %% ../nbs/pictures/prepare.ipynb #cell-15
 def make_crops(
     source:str|Path,    # folder of pictures
     out:str|Path,       # made by this call, complete or not at all
@@ -60,7 +61,7 @@ def make_crops(
     step:int=240,       # from one crop to the next; the last one of a row or column ends at the border
     keep:float=1.,      # share of each picture's crops that is written: those with the largest `bicubic_error`, one at least
 )->int:                 # how many crops were written
-    "Cut pictures into overlapping squares name_s001.png, ... (the practice of BasicSR); skips those too small. Raises `DataError`, or `PictureError` for a bad picture."
+    "Cut pictures into overlapping squares name_s001.png, ... as BasicSR does; skips those too small. Raises `DataError` or `PictureError`."
     out, count, seen = Path(out), 0, set()
     if not 0 < keep <= 1: raise DataError(f'keep is {keep:g}: give a share above 0, up to 1')
     if out.exists() and any(out.iterdir()): raise DataError(f'{out} is not empty; name a new folder, or move this one away')
@@ -83,7 +84,7 @@ def make_crops(
         os.replace(target, out)
     return count
 
-# %% ../nbs/pictures/prepare.ipynb #cell-24
+# %% ../nbs/pictures/prepare.ipynb #cell-21
 @dataclass(frozen=True)
 class PublicSet:
     "A set of pictures that anyone may fetch. Read its own terms before you publish with it: most allow research only."
@@ -93,7 +94,7 @@ class PublicSet:
     megabytes:float|None=None   # of the archive; None: not known to us
     digest:str|None=None        # sha256 as stated by its host or by TensorFlow Datasets; None: not known to us
 
-# %% ../nbs/pictures/prepare.ipynb #cell-25
+# %% ../nbs/pictures/prepare.ipynb #cell-22
 _ETH, _HF = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/', 'https://huggingface.co/datasets/eugenesiow/{0}/resolve/main/data/{0}_HR.tar.gz'
 SETS = {
     'Set5': PublicSet(_HF.format('Set5'), 'Set5_HR', '5 pictures, measuring only (Bevilacqua et al., BMVC 2012)', .9,
@@ -102,16 +103,19 @@ SETS = {
     'BSD100': PublicSet(_HF.format('BSD100'), 'BSD100_HR', '100 pictures, measuring only (Martin et al., ICCV 2001)', 27,
                         '333495ccded04a0db52b33361140821ea7e0d8af8dfb54b58df79a00010858d6'),
     'Urban100': PublicSet(_HF.format('Urban100'), 'Urban100_HR', '100 buildings, measuring only (Huang et al., CVPR 2015)', 135),
-    'BSDS500': PublicSet('https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz', 'BSR/BSDS500/data/images/train',
+    'BSDS500': PublicSet('https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz',
+                         'BSR/BSDS500/data/images/train',
                          '500 pictures; its val split is BSD100: do not train on that (Arbelaez et al., TPAMI 2011)'),
-    'DIV2K': PublicSet(_ETH + 'DIV2K_train_HR.zip', 'DIV2K_train_HR', '800 pictures of 2K, for training (Agustsson and Timofte, CVPRW 2017)', 3531,
+    'DIV2K': PublicSet(_ETH + 'DIV2K_train_HR.zip', 'DIV2K_train_HR',
+                       '800 pictures of 2K, for training (Agustsson and Timofte, CVPRW 2017)', 3531,
                        '9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335'),
     'DIV2K-valid': PublicSet(_ETH + 'DIV2K_valid_HR.zip', 'DIV2K_valid_HR', '100 pictures of 2K, for choosing checkpoints (as DIV2K)', 449,
                              '20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc'),
-    'Flickr2K': PublicSet('https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar', 'Flickr2K/Flickr2K_HR', '2650 pictures of 2K, for training (Lim et al., CVPRW 2017)'),
+    'Flickr2K': PublicSet('https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar', 'Flickr2K/Flickr2K_HR',
+                          '2650 pictures of 2K, for training (Lim et al., CVPRW 2017)'),
 }
 
-# %% ../nbs/pictures/prepare.ipynb #cell-28
+# %% ../nbs/pictures/prepare.ipynb #cell-25
 def fetch_set(
     name:str,       # a key of `SETS`, in any case
     out:str|Path,   # folder; the set becomes a folder of its name inside

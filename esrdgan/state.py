@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainingError', 'State', 'save', 'load', 'checkpoints', 'save_checkpoint', 'resume']
 
-# %% ../nbs/training/state.ipynb #cell-14
+# %% ../nbs/training/state.ipynb #cell-12
 import copy
 import json
 import os
@@ -17,11 +17,9 @@ from torch import nn
 
 from .losses import RELATIVISTIC_AVERAGE, Adversarial, l1
 
-# %% ../nbs/training/state.ipynb #cell-15
 class TrainingError(RuntimeError):
     "Something that ends a training; one line says what, where, and what to do."
 
-# %% ../nbs/training/state.ipynb #cell-17
 class State:
     "What a training carries from step to step. `ValueError` for fp16, which would need a loss scale."
     def __init__(self,
@@ -49,7 +47,7 @@ class State:
     @property
     def networks(self): return [n for n in (self.generator, self.discriminator) if n is not None]
 
-# %% ../nbs/training/state.ipynb #cell-24
+# %% ../nbs/training/state.ipynb #cell-17
 def _parts(state):
     parts = dict(params_ema=state.ema, params=state.generator, discriminator=state.discriminator, opt_g=state.opt_g, opt_d=state.opt_d)
     return {name: part for name, part in parts.items() if part is not None}
@@ -72,7 +70,7 @@ def save(
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/training/state.ipynb #cell-28
+# %% ../nbs/training/state.ipynb #cell-20
 def load(
     state:State,        # with networks of the same sizes; changed in place
     path:str|Path,      # what `save` wrote
@@ -93,11 +91,11 @@ def load(
         raise TrainingError(f'{path}: its {name} does not fit ({" ".join(str(error).split())[:200]})') from None
     state.step, state.seed, state.config = saved['step'], saved['seed'], saved['config']
 
-# %% ../nbs/training/state.ipynb #cell-36
+# %% ../nbs/training/state.ipynb #cell-25
 def checkpoints(
     folder:str|Path,    # of one run
 )->list:                # paths, newest first
-    "The checkpoints `keep` wrote."
+    "The checkpoints `save_checkpoint` wrote."
     return sorted(Path(folder).glob('step_*.pt'), reverse=True)
 
 def save_checkpoint(
@@ -115,7 +113,7 @@ def save_checkpoint(
     for old in [*checkpoints(folder), *folder.glob('*.pt.part')]:
         if old not in stay: old.unlink()
 
-# %% ../nbs/training/state.ipynb #cell-40
+# %% ../nbs/training/state.ipynb #cell-28
 def resume(
     state:State,        # changed in place
     folder:str|Path,    # of one run

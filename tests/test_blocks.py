@@ -34,7 +34,7 @@ def shuffle(icnr=False):
     return nn.Sequential(conv, nn.PixelShuffle(2))
 
 
-# The checkerboard (lesson 06, lab 8)
+# The checkerboard (lesson 06)
 
 @pytest.mark.parametrize('kernel, expected', [(2, 0), (3, .3263), (4, 0), (5, .2221), (6, 0)])
 def test_equal_weights_draw_a_grid_with_odd_kernels_only(kernel, expected):
@@ -45,6 +45,28 @@ def test_equal_weights_draw_a_grid_with_odd_kernels_only(kernel, expected):
 @pytest.mark.parametrize('make', [lambda k=k: transposed(k) for k in (2, 3, 4, 5, 6)] + [shuffle])
 def test_random_weights_draw_a_grid(make, first):
     assert .58 < mean_variation(make, first=first) < .76
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_random_weights_give_what_four_unrelated_numbers_give(seed):
+    four = torch.randn(4, 100_000, generator=torch.Generator().manual_seed(seed))
+    std, level = four.std(0, unbiased=False), four.mean(0).abs()
+    assert mean_variation(lambda: transposed(4), first=100 * seed) == pytest.approx((std / (std + level)).mean().item(), abs=.08)
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_training_teaches_a_transposed_convolution_to_draw_no_grid(seed):
+    torch.manual_seed(seed)
+    layer = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=1e-2)
+    before = phase_variation(layer, 1)
+    for _ in range(400):
+        x = torch.rand(8, 1, 16, 16)
+        loss = F.mse_loss(layer(x), F.interpolate(x, scale_factor=2))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert phase_variation(layer, 1) < .05 < before
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -60,7 +82,7 @@ def test_phase_variation_of_silence_and_of_pure_grid():
     assert phase_variation(lambda x: F.interpolate(x, scale_factor=2) * grid) == pytest.approx(1)
 
 
-# The receptive field (lesson 06, lab 9)
+# The receptive field (lesson 06)
 
 @pytest.mark.parametrize('seed', SEEDS)
 @pytest.mark.parametrize('lff_kernel, n_dense, field', [(3, 4, 31), (1, 4, 25), (3, 1, 13), (1, 2, 13), (5, 1, 19)])
@@ -147,6 +169,24 @@ def test_residual_scales_are_plain_attributes():
     block.residual_scale = 1.
     for rdb in (block.rdb1, block.rdb2, block.rdb3): rdb.residual_scale = 0.
     assert torch.equal(block(x), 2 * x)
+
+
+def test_a_submodule_more_does_not_change_the_answer():
+    torch.manual_seed(0)
+    block, x = RDB(8, 4), torch.randn(1, 8, 5, 5)
+    before = block(x)
+    block.extra = nn.Conv2d(3, 3, 1)
+    assert torch.equal(block(x), before)
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_with_batch_norm_an_answer_depends_on_the_neighbours_in_the_batch(seed):
+    torch.manual_seed(seed)
+    norm, x = nn.Sequential(nn.BatchNorm2d(16), RDB(16, 8)), torch.rand(1, 16, 12, 12)
+    def moved(net):
+        dark, bright = (net(torch.cat([x, torch.full_like(x, value)]))[0] for value in (0., 1.))
+        return ((dark - bright).abs().mean() / dark.std()).item()
+    assert moved(norm[1]) < 1e-3 and moved(norm) > .2
 
 
 def test_an_even_fusing_kernel_is_refused():

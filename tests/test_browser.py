@@ -1,7 +1,9 @@
 """Labs in a real browser: JupyterLab, Chromium, and a hand on the slider.
 
-Every lesson that shows a lab is opened, run, and the first control of each lab is moved by keyboard: the picture must change.
+Every notebook that shows a lab is opened and run. Each lab has to keep its answer until there is a guess and a move, to say then whether the guess held, and to fit
+into a window of 1300 x 900. A cell that fails ends its test at once, with the notebook, the cell and the error.
 """
+import ast
 import json
 import os
 import re
@@ -15,33 +17,34 @@ import urllib.request
 import nbformat
 import pytest
 
-from lessons import NBS, ROOT
+from lessons import NBS, ROOT, labs, road, rooms
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SLOW = 300_000      # milliseconds
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (on Debian: apt install chromium)")
+if not CHROMIUM:
+    pytest.skip("no Chromium on this machine (on Debian: apt install chromium)", allow_module_level=True)
+
+NOTEBOOK, PICTURE, RUN = 180, 15, 120      # seconds: to run a notebook, to answer a moved control, for a live lab to come to its end
+WINDOW = dict(width=1300, height=900)
+WITH_LABS = [p for p in road() + rooms() if labs(p)]
 
 
-def lab_count(path):
-    "How many cells of a lesson end in a lab: a variable bound to Lab(...), alone on the last line."
-    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live)\(", "\n".join(code), re.M))
-    return sum(c.rstrip().splitlines()[-1].strip() in names for c in code if c.strip())
-
-
-WITH_LABS = [p for p in sorted(NBS.glob("*.ipynb")) if lab_count(p)]
+def name_of(path):
+    return path.relative_to(NBS).as_posix()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    "JupyterLab over a copy of the lessons and what they read; gives its address."
+    "JupyterLab over a copy of the notebooks and what they read; gives its address."
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(NBS, home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for name in ("data", "weights", "benchmarks"): shutil.copytree(ROOT / name, home / name)
+    for name in ("data", "weights", "benchmarks"):
+        shutil.copytree(ROOT / name, home / name)
     for path in WITH_LABS:                       # cells marked `eval: false` need a download or minutes
         nb = nbformat.read(path, as_version=4)
-        nb.cells = [c for c in nb.cells if not re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
-        nbformat.write(nb, home / "nbs" / path.name)
+        for cell in nb.cells:
+            if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
+                cell.source = ""
+        nbformat.write(nb, home / "nbs" / name_of(path))
     settings = home / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
@@ -82,78 +85,238 @@ READY = """name => {
     return Boolean(panel?.sessionContext?.path.endsWith(name) && panel.sessionContext.isReady && panel.sessionContext.session?.kernel?.connectionStatus === 'connected')
 }"""
 
+START = """async () => {
+    await jupyterapp.shell.currentWidget.sessionContext.session.kernel.info
+    window.finished = null
+    jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.finished = true })
+}"""
 
-def open_and_run(page, address, name):
-    "Run all cells of a notebook; comes back as soon as they are on their way."
-    page.add_locator_handler(page.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").first.click())    # on a slow machine: 'Select Kernel'
-    page.goto(f"{address}/lab/tree/nbs/{name}?reset", wait_until="domcontentloaded", timeout=SLOW)
-    page.locator(".jp-Notebook").wait_for(timeout=SLOW)
-    page.wait_for_function(READY, arg=name, timeout=SLOW)
-    page.evaluate("async () => { await jupyterapp.shell.currentWidget.sessionContext.session.kernel.info; jupyterapp.commands.execute('notebook:run-all-cells') }")
+# The first cell with an error, in the notebook as it is now; or a kernel that died.
+FAILED = """() => {
+    const panel = window.jupyterapp?.shell.currentWidget
+    const cells = panel?.content?.model?.cells
+    for (let i = 0; i < (cells?.length ?? 0); i++) {
+        const outputs = cells.get(i).outputs
+        for (let j = 0; j < (outputs?.length ?? 0); j++) {
+            const out = outputs.get(j).toJSON()
+            if (out.output_type === 'error') return `cell ${i}: ${out.ename}: ${out.evalue}\\n${out.traceback.join('\\n')}`
+        }
+    }
+    const status = panel?.sessionContext?.session?.kernel?.status
+    return status === 'dead' || status === 'autorestarting' ? 'the kernel died' : null
+}"""
+
+EVALUATE = """async code => {
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel
+    const reply = await kernel.requestExecute({code: '', silent: true, store_history: false, user_expressions: {value: code}}).done
+    return reply.content.user_expressions.value
+}"""
+
+# What a learner must see at once, as [left, top, right, bottom], and the part of the window that shows the notebook.
+BOXES = """lab => {
+    const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom] }
+    const scroller = lab.closest('.jp-WindowedPanel-outer') ?? lab.closest('.jp-Notebook')
+    const first = lab.getBoundingClientRect()
+    scroller.scrollBy({top: first.top + first.height / 2 - (scroller.getBoundingClientRect().top + scroller.clientHeight / 2), behavior: 'instant'})
+    const all = [...lab.querySelectorAll('.widget-inline-hbox, .widget-play, .jupyter-button, .jupyter-widget-Collapse-header, img.widget-image')]
+    return [box(scroller), all.filter(e => e.checkVisibility() && e.getBoundingClientRect().height > 0).map(e => [e.textContent.trim() || e.className, box(e)])]
+}"""
 
 
-@pytest.mark.parametrize("path", WITH_LABS, ids=lambda p: p.stem)
-def test_every_lab_moves(path, server, browser):
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    try:
-        open_and_run(page, server, path.name)
-        images = page.locator("img.widget-image")
-        count = lab_count(path)
-        images.nth(count - 1).wait_for(timeout=SLOW)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=SLOW)
-        assert images.count() == count
-        for i in range(count):
-            lab = images.nth(i).locator("xpath=ancestor::div[contains(@class,'widget-vbox')][1]")
-            lab.scroll_into_view_if_needed()
-            before = images.nth(i).get_attribute("src")
-            handle = lab.locator(".noUi-handle").first
-            if handle.count():
-                handle.focus()
-                handle.press("ArrowRight")
-                handle.press("ArrowRight")
-            else:
-                menu = lab.locator("select").first
-                menu.select_option(index=1 if menu.evaluate("e => e.selectedIndex") == 0 else 0)
-            page.wait_for_function("([image, before]) => image.src !== before", arg=[images.nth(i).element_handle(), before], timeout=30_000)
-    finally:
-        page.close()
+class Notebook:
+    "One notebook in one page: opened, run, and asked."
+    def __init__(self, browser, address, path):
+        self.path, self.name, self.opened = path, name_of(path), time.monotonic()
+        self.page = page = browser.new_page(viewport=WINDOW)
+        page.add_locator_handler(page.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").first.click())    # on a slow machine: 'Select Kernel'
+        page.goto(f"{address}/lab/tree/nbs/{self.name}?reset", wait_until="domcontentloaded", timeout=1000 * NOTEBOOK)
+        self.wait(READY, self.name, NOTEBOOK, "JupyterLab opened it")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        try:
+            self.page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()")
+        finally:
+            self.page.close()
+
+    def seconds(self):
+        return time.monotonic() - self.opened
+
+    def wait(self, script, arg, seconds, what):
+        "Until `script` says yes in the page. A failed cell ends the waiting at once."
+        end = time.monotonic() + seconds
+        while True:
+            failed = self.page.evaluate(FAILED)
+            if failed:
+                pytest.fail(f"{self.name}, {re.sub(chr(27) + r'.[0-9;]*m', '', failed)}", pytrace=False)
+            if self.page.evaluate(script, arg):
+                return
+            if time.monotonic() > end:
+                pytest.fail(f"{self.name}: after {seconds:g} s still not: {what}", pytrace=False)
+            self.page.wait_for_timeout(300)
+
+    def run(self):
+        self.page.evaluate(START)
+        self.wait("() => window.finished", None, NOTEBOOK - self.seconds(), "all cells have run")
+        count = len(labs(self.path))
+        self.wait("n => document.querySelectorAll('.jp-OutputArea img.widget-image').length === n", count, PICTURE, f"{count} labs are shown")
+        return self
+
+    def rest(self):
+        "What was moved has reached the kernel, and the kernel has answered."
+        self.page.wait_for_timeout(400)
+        self.wait("() => Boolean(document.querySelector(\".jp-Notebook-ExecutionIndicator[data-status='idle']\"))", None, PICTURE, "the kernel rests")
+        self.page.wait_for_timeout(100)
+
+    def value(self, code):
+        "The value of an expression in the notebook's kernel."
+        reply = self.page.evaluate(EVALUATE, f"__import__('json').dumps({code})")
+        assert reply["status"] == "ok", f"{self.name}: {code}: {reply}"
+        return json.loads(ast.literal_eval(reply["data"]["text/plain"]))
+
+
+class LabOnPage:
+    "The hand on one lab."
+    def __init__(self, notebook, number):
+        self.notebook, self.name = notebook, labs(notebook.path)[number][1]
+        self.image = notebook.page.locator(".jp-OutputArea img.widget-image").nth(number)
+        self.box = self.image.locator("xpath=ancestor::div[contains(@class,'jp-OutputArea-output')][1]")
+        self.box.scroll_into_view_if_needed()
+        self.live = notebook.value(f"hasattr({self.name}, 'play')")
+
+    def fail(self, what):
+        pytest.fail(f"{self.notebook.name}, {self.name}: {what}; the lab says: {self.status()!r}", pytrace=False)
+
+    def status(self):
+        return self.box.locator(".esrdgan-lab-status").text_content().strip()
+
+    def picture(self):
+        return self.image.get_attribute("src")
+
+    def reset(self):
+        self.box.get_by_role("button", name="Reset", exact=True).click()
+        self.notebook.rest()
+
+    def guess(self, text):
+        self.box.locator(".widget-toggle-buttons").first.get_by_role("button", name=text, exact=True).click()
+        self.notebook.rest()
+
+    def move(self):
+        "Move the first control that is not the guess, by keyboard where it is a slider."
+        handle, menu = self.box.locator(".noUi-handle:visible").first, self.box.locator("select:visible").first
+        tick, toggles = self.box.locator("input[type=checkbox]:visible").first, self.box.locator(".widget-toggle-buttons:visible")
+        if handle.count():
+            handle.focus()
+            at, top = (float(handle.get_attribute(f"aria-value{which}")) for which in ("now", "max"))
+            for _ in range(2):
+                handle.press("ArrowLeft" if at == top else "ArrowRight")
+        elif menu.count():
+            menu.select_option(index=1 if menu.evaluate("e => e.selectedIndex") == 0 else 0)
+        elif tick.count():
+            tick.click()
+        else:
+            toggles.nth(1).locator("button:not(.mod-active)").first.click()
+
+    def changed(self, before, seconds=PICTURE):
+        self.notebook.wait("([image, before]) => image.src !== before", [self.image.element_handle(), before], seconds, f"the picture of {self.name} changed; it says {self.status()!r}")
+
+    def says(self, pattern, seconds=PICTURE):
+        status = self.box.locator(".esrdgan-lab-status").element_handle()
+        self.notebook.wait("([e, p]) => RegExp(p).test(e.textContent)", [status, pattern], seconds, f"{self.name} says {pattern!r} instead of {self.status()!r}")
+
+    def fits_the_window(self):
+        (left, top, right, bottom), boxes = self.box.evaluate(BOXES)
+        outside = [what for what, (a, b, c, d) in boxes if a < left - 1 or b < top - 1 or c > right + 1 or d > bottom + 1]
+        if len(boxes) < 2 or outside:
+            height = max(b[3] for _, b in boxes) - min(b[1] for _, b in boxes)
+            self.fail(f"{height:.0f} px of controls and picture do not fit into the {bottom - top:.0f} px that a window of 900 px shows; outside: {outside}")
+
+    def keeps_its_answer(self):
+        "Nothing before there is a guess and a move; then the picture changes, and the lab says whether the guess held."
+        answer, right, options, hidden = self.notebook.value(
+            f"[{self.name}.answer, {self.name}.right, list({self.name}.prediction.options) if {self.name}.prediction else [], {self.name}.start != {{**{self.name}.start, **{self.name}.show}}]")
+        if right not in options or not answer:
+            self.fail("a lab needs predict=, right= and answer=")
+        if not hidden and not self.live:
+            self.fail("it starts at the answer: `show` says nothing else than the start")
+        words = self.box.evaluate("(box, html) => { const e = document.createElement('div'); e.innerHTML = html; return e.textContent.trim() }", answer)
+
+        def silent(when):
+            told = self.box.text_content()
+            if words in told or re.search(r"[Yy]our prediction (held|did not hold)", told):
+                self.fail(f"it tells the answer {when}")
+
+        silent("at the start")
+        start = self.picture()
+        self.move()
+        self.notebook.rest()
+        silent("without a guess")
+        if self.picture() != start:
+            self.fail("its picture follows a control without a guess")
+        self.reset()
+        guess = options[0]
+        start = self.picture()
+        self.guess(guess)
+        silent("before a control was moved")
+        if self.picture() != start:
+            self.fail("a guess alone changed its picture")
+        self.move()
+        self.changed(start)
+        self.says("Your prediction held" if guess == right else "Your prediction did not hold", RUN if self.live else PICTURE)
+        if words not in self.box.text_content():
+            self.fail("it does not say why")
+
+
+@pytest.mark.parametrize("path", WITH_LABS, ids=lambda p: str(p.relative_to(NBS).with_suffix("")))
+def test_every_lab_keeps_its_answer_until_guess_and_move(path, server, browser):
+    with Notebook(browser, server, path).run() as notebook:
+        for number in range(len(labs(path))):
+            lab = LabOnPage(notebook, number)
+            lab.fits_the_window()
+            lab.keeps_its_answer()
+            if path.stem == "01_see" and lab.live:
+                assert notebook.seconds() < 180, "from opening lesson 01 to one's own GAN at the end of its training"
 
 
 def test_a_live_lab_plays_pauses_and_starts_anew(server, browser):
-    "lesson 08's ring: a move of a control plays, Pause stops after the tick that is under way, Stop rewinds, Play after the end begins again."
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    try:
-        open_and_run(page, server, "08_two_players.ipynb")
-        lab = page.locator(".widget-play").nth(1).locator("xpath=ancestor::div[contains(@class,'widget-vbox')][1]")
-        lab.wait_for(timeout=SLOW)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=SLOW)
-        lab.scroll_into_view_if_needed()
-        step, image = lab.locator(".widget-hprogress .widget-label"), lab.locator("img.widget-image")
-        play, stop = lab.locator(".widget-play button").nth(0), lab.locator(".widget-play button").nth(1)
+    "Lesson 08: nothing plays without a guess; then a move of a control plays, Pause stops after the tick that is under way, Stop rewinds, Reset forgets the guess."
+    [path] = [p for p in WITH_LABS if p.stem == "08_two_players"]
+    with Notebook(browser, server, path).run() as notebook:
+        lab = next(lab for lab in (LabOnPage(notebook, n) for n in range(len(labs(path)))) if lab.live)
+        steps, first = notebook.value(f"[{lab.name}.steps, {lab.name}.first]")
+        step = lab.box.locator(".widget-hprogress .widget-label")
+        play, stop = lab.box.locator(".widget-play button").nth(0), lab.box.locator(".widget-play button").nth(1)
 
-        def reaches(pattern):
-            page.wait_for_function("([e, p]) => RegExp(p).test(e.textContent)", arg=[step.element_handle(), pattern], timeout=60_000)
+        def done():
+            return int(re.match(rf"step (\d+) of {steps}$", step.text_content()).group(1))
 
-        assert step.text_content() == "step 600 of 600"
-        play.click()                                             # after the end: from the start
-        reaches("^step [1-9][0-9]? of 600")
+        def passes(n):
+            notebook.wait("([e, n]) => Number(e.textContent.split(' ')[1]) > n", [step.element_handle(), n], PICTURE, f"past step {n}")
+
+        assert done() == first
+        play.click()
+        notebook.page.wait_for_timeout(1000)
+        assert done() == first, "it plays without a guess"
+        lab.guess(notebook.value(f"{lab.name}.right"))
+        lab.move()
+        passes(0)
         play.click()                                             # Pause
-        page.wait_for_timeout(1000)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=5000)     # the tick that was under way
-        page.wait_for_timeout(500)
-        paused, picture = step.text_content(), image.get_attribute("src")
-        page.wait_for_timeout(1500)
-        assert (step.text_content(), image.get_attribute("src")) == (paused, picture) and paused != "step 600 of 600"
+        notebook.page.wait_for_timeout(1000)
+        notebook.rest()                                          # the tick that was under way
+        paused, picture = done(), lab.picture()
+        notebook.page.wait_for_timeout(1500)
+        assert (done(), lab.picture()) == (paused, picture) and paused < steps
         play.click()                                             # goes on from there
-        reaches("^step [1-5][0-9][0-9] of 600")
+        passes(paused)
         stop.click()
-        reaches("^step 0 of 600")
-        page.wait_for_timeout(1000)
-        assert step.text_content() == "step 0 of 600"
-        lab.locator("select").nth(1).select_option(index=0)      # another rate for G: a new run that plays by itself
-        reaches("^step [1-5][0-9][0-9] of 600")
-        lab.get_by_role("button", name="Reset").click()
-        reaches("^step 600 of 600")
-        assert lab.locator(".widget-html-content").last.text_content().startswith("Choose a prediction")
-    finally:
-        page.close()
+        notebook.page.wait_for_timeout(1000)
+        notebook.rest()
+        assert done() == 0
+        lab.move()                                               # a new run that plays by itself
+        passes(0)
+        lab.says("Your prediction held", RUN)
+        assert done() == steps
+        lab.reset()
+        assert done() == first and lab.status().startswith("Choose a prediction")

@@ -1,4 +1,4 @@
-"Guards of esrdgan.data: pairing, the cache, resuming, worker processes; and lab 15 on three seeds."
+"Guards of esrdgan.data: pairing, the cache, resuming, worker processes; and the lab on three seeds."
 import itertools
 import json
 import os
@@ -17,7 +17,8 @@ from PIL import Image
 
 from esrdgan import data
 from esrdgan.data import DataError, Pairs, Pictures, batches, counted_generator, fits, match, partner_name, sample, turn
-from esrdgan.resize import degrade, imresize
+from esrdgan.degrade import degrade
+from esrdgan.resize import imresize
 from lessons import NBS, ROOT
 
 
@@ -113,6 +114,17 @@ def test_any_change_of_the_sources_is_seen(tmp_path, change):
     assert all(np.array_equal(after[i], data.to_uint8(data.read_image(p))) for i, p in enumerate(paths))
     if change in ("content", "time"):
         assert not before.folder.exists()           # the stale copy does not fill the disk
+
+
+def test_a_copy_in_use_survives_its_successor(tmp_path):
+    "A picture changes while a run reads: the run goes on with the old one, in its own process and in workers forked from it."
+    path = picture(tmp_path / "a.png", 16, 16, seed=1)
+    first = Pictures([path], tmp_path / "cache")
+    old = np.array(first[0])
+    os.utime(picture(path, 16, 16, seed=2), ns=(1, 1))
+    second = Pictures([path], tmp_path / "cache")
+    assert np.array_equal(first[0], old) and not np.array_equal(second[0], old)
+    assert np.array_equal(pickle.loads(pickle.dumps(second))[0], second[0])
 
 
 def test_decoding_happens_once(tmp_path, monkeypatch):
@@ -344,7 +356,7 @@ def test_lr_only_batches(folder):
     assert lr.shape == (3, 3, 8, 8) and hr is None
 
 
-# Lab 15, as the lesson defines it
+# The lab, as the lesson defines it
 
 @pytest.fixture(scope="module")
 def lab():

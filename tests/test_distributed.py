@@ -10,7 +10,8 @@ import torch
 
 from esrdgan import distributed
 from esrdgan.discriminator import UNetDiscriminator, VGGDiscriminator
-from esrdgan.distributed import accelerator, everyone, leave, same_start, together, whole_report, world
+from esrdgan.cli import whole_report
+from esrdgan.distributed import accelerator, everyone, leave, same_start, together, world
 from esrdgan.features import edge_vgg16_small
 from esrdgan.generator import RRDBNet
 from esrdgan.image import Picture, list_pictures, write_picture

@@ -12,7 +12,7 @@ from esrdgan import features
 from esrdgan.features import REAL_ESRGAN, FeatureError, FeatureNet, edge_vgg16_small, fetch_vgg16, layer_names, vgg16, vgg19
 from esrdgan.fetch import FetchError, sha256
 from esrdgan.image import read_image
-from esrdgan.resize import blur, gaussian_kernel
+from esrdgan.degrade import blur, gaussian_kernel
 from esrdgan.weights import WeightsError, find_weights, load_generator
 from lessons import ROOT
 

@@ -1,9 +1,14 @@
-"Lab and Live without a browser: what a hand, a clock and an error do to them."
+"Lab and Live without a browser: what a hand, a clock and an error do to them; the map, `blank` and `check`."
+import base64
+import re
+
+import ipywidgets as widgets
 import matplotlib
 import pytest
 
-from esrdgan import labs
-from esrdgan.labs import LAST, RUN, Lab, Live, figure, slider
+from esrdgan.labs import LAST, PICTURES, RUN, Lab, Live, blank, check, figure, slider, whole_gan
+
+GUESS = dict(predict=["10", "20"], right="20", answer="It goes on by rate.", show=dict(rate=4))
 
 
 class Counter:
@@ -30,19 +35,184 @@ def plot(result, pinned=None):
     return fig
 
 
+def rate():
+    return dict(rate=slider("rate", 1, 0, 10, 1))
+
+
 def counter(**kwargs):
-    return Live(Counter, plot, dict(rate=slider("rate", 1, 0, 10, 1)), question="How far?", steps=20, **kwargs)
+    return Live(Counter, plot, rate(), question="How far?", **{"steps": 20, **kwargs})
+
+
+def lab(**kwargs):
+    return Lab(lambda rate: dict(path=[0, rate]), plot, rate(), question="How far?", **kwargs)
 
 
 def tick(live):
     live.play.value += 1
 
 
-def test_first_picture_is_the_end_and_the_clock_rests():
-    live = counter()
-    assert live.done == 20 and live.result["path"][-1] == 20 and bytes(live.image.value).startswith(b"\x89PNG")
-    assert not live.play.playing and live.play.value == LAST
-    assert live.progress.value == 20 and live.progress.description == "step 20 of 20"
+def play(live):
+    while live.play.playing: tick(live)
+
+
+# ---------------------------------------------------------------- guess and move
+
+@pytest.mark.parametrize("guess, verdict", (("20", "Your prediction held"), ("10", "did not hold: 10. Right is: 20")))
+@pytest.mark.parametrize("moved_first", (True, False))
+def test_the_answer_needs_a_guess_and_a_move(guess, verdict, moved_first):
+    one = lab(**GUESS)
+    start = one.image.value, dict(one.result)
+    assert "Choose a prediction, then move" in one.status.value
+    if moved_first:
+        one.controls["rate"].value = 4
+        assert (one.image.value, one.result) == start and "Choose a prediction first" in one.status.value
+        one.prediction.value = guess
+    else:
+        one.prediction.value = guess
+        assert (one.image.value, one.result) == start and "Now move a control" in one.status.value and "It goes on" not in one.status.value
+        one.controls["rate"].value = 4
+    assert one.result["path"] == [0, 4] and one.image.value != start[0]
+    assert verdict in one.status.value and "It goes on by rate." in one.status.value
+
+
+def test_a_guess_cannot_be_changed_once_the_picture_has():
+    one = lab(**GUESS)
+    one.prediction.value = "10"
+    assert not one.prediction.disabled                          # nothing was moved yet
+    one.prediction.value = "20"
+    one.controls["rate"].value = 4
+    assert one.prediction.disabled
+
+
+@pytest.mark.parametrize("make", (lab, counter))
+def test_reset_brings_everything_back(make):
+    one = make(**GUESS)
+    picture, status, result = one.image.value, one.status.value, one.result
+    one.prediction.value = "10"
+    one.controls["rate"].value = 4
+    one.pin()
+    one.reset()
+    assert (one.image.value, one.status.value, one.result) == (picture, status, result)
+    assert one.prediction.value is None and not one.prediction.disabled and one.pinned is None and one.values() == {"rate": 1}
+    one.controls["rate"].value = 4                              # and the answer is hidden again
+    assert one.image.value == picture
+
+
+def test_the_right_answer_must_be_among_the_predictions():
+    with pytest.raises(ValueError, match="'30' is not among"):
+        lab(predict=["10", "20"], right="30")
+
+
+def test_labs_without_a_right_answer_or_predictions_move_at_once():
+    one = lab(predict=["10", "20"], answer="Look.")
+    one.controls["rate"].value = 4
+    assert one.result["path"] == [0, 4] and "Look." not in one.status.value
+    one.prediction.value = "10"
+    assert "You predict: 10. Look." in one.status.value
+    two = lab(answer="Look.")
+    assert not two.prediction and "Look." not in two.status.value
+    two.controls["rate"].value = 4
+    assert two.result["path"] == [0, 4] and "Look." in two.status.value
+
+
+def test_a_lab_computes_once_for_a_prediction_pin_or_reset():
+    calls = []
+    one = Lab(lambda a, b: calls.append((a, b)) or dict(path=[a, b]), plot, dict(a=slider("a", 1, 0, 5, 1), b=slider("b", 1, 0, 5, 1)),
+              question="?", predict=["yes", "no"], right="yes")
+    one.prediction.value = "yes"
+    one.pin()
+    assert calls == [(1, 1)]
+    one.controls["a"].value = 2
+    one.controls["b"].value = 3
+    one.reset()
+    assert calls == [(1, 1), (2, 1), (2, 3), (1, 1)]
+
+
+# ---------------------------------------------------------------- what is saved in the file
+
+def image_of(html): return base64.b64decode(re.search(r"base64,([^\"]+)\"", html.data)[1])
+
+
+@pytest.mark.parametrize("make", (lab, counter))
+def test_start_and_answer_are_published_and_nothing_moves(make):
+    one, there = make(**GUESS), make()
+    start, status = one.image.value, one.status.value
+    there.controls["rate"].value = 4
+    if make is counter: there.finish()
+    folded = one.folded()
+    assert image_of(folded) == there.image.value != start and folded.data.startswith("<details><summary>") and "20. It goes on by rate." in folded.data
+    assert (one.image.value, one.status.value, one.values()) == (start, status, {"rate": 1})
+    one.prediction.value = "20"
+    one.controls["rate"].value = 4
+    bundle = one._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == start and "application/vnd.jupyter.widget-view+json" in bundle
+
+
+# ---------------------------------------------------------------- what stands where
+
+def inside(widget):
+    yield widget
+    for child in getattr(widget, "children", ()): yield from inside(child)
+
+
+@pytest.mark.parametrize("number", (3, 12))
+def test_controls_stand_in_groups_beside_the_picture(number):
+    controls = {f"c{i}": slider(f"c{i}", 1, 0, 5, 1) for i in range(number)}
+    one = Lab(lambda **kw: dict(path=[0]), plot, controls, question="?", predict=["yes"], right="yes", groups={"Generator": ["c1", "c2"]})
+    assert "esrdgan-lab" in one.box._dom_classes and "esrdgan-lab-status" in one.status._dom_classes
+    row = one.box.children[-1]
+    assert isinstance(row, widgets.HBox) and row.children[1] is one.image
+    column = list(inside(row.children[0]))
+    assert all(w in column for w in [*controls.values(), *one.buttons, one.status]) and len([w for w in column if w in controls.values()]) == number
+    assert not any(isinstance(w, widgets.VBox) for w in column)        # the lab's box is the nearest VBox around each part
+    folds = [w for w in column if isinstance(w, widgets.Accordion)]
+    assert bool(folds) == (number > 8)
+    if folds:
+        assert folds[0].titles == ("Generator",) and [w for w in inside(folds[0]) if w in controls.values()] == [controls["c1"], controls["c2"]]
+    else:
+        assert [getattr(w, "value", None) for w in column].index("<b>Generator</b>") == column.index(controls["c1"]) - 1
+
+
+def test_a_long_list_without_groups_folds_what_is_more_than_eight():
+    controls = {f"c{i}": slider(f"c{i}", 1, 0, 5, 1) for i in range(11)}
+    one = Lab(lambda **kw: dict(path=[0]), plot, controls, question="?")
+    [fold] = [w for w in inside(one.box) if isinstance(w, widgets.Accordion)]
+    assert [w for w in inside(fold) if w in controls.values()] == [controls[f"c{i}"] for i in (8, 9, 10)] and fold.selected_index is None
+
+
+# ---------------------------------------------------------------- a lab that trains
+
+@pytest.mark.parametrize("first", (0, 3))
+def test_a_live_lab_rests_at_its_start(first):
+    live = counter(first=first)
+    assert live.done == first and live.result["path"] == list(range(first + 1)) and bytes(live.image.value).startswith(b"\x89PNG")
+    assert not live.play.playing and live.progress.description == f"step {first} of 20"
+    live.play.playing = True                                   # Play goes on from there
+    tick(live)
+    assert live.done == first + 1
+
+
+def test_a_live_lab_says_its_verdict_at_the_end_of_the_run():
+    live = counter(**GUESS)
+    live.controls["rate"].value = 2
+    assert live.result["path"] == [0] and not live.play.playing and "Choose a prediction first" in live.status.value
+    live.prediction.value = "20"
+    assert live.play.playing and live.done == 0
+    while live.play.playing:
+        assert "held" not in live.status.value and "It goes on" not in live.status.value
+        tick(live)
+    assert live.result["path"][-1] == 40 and "Your prediction held" in live.status.value
+
+
+def test_play_waits_for_a_guess():
+    live = counter(**GUESS)
+    live.play.playing = True
+    tick(live)
+    assert live.done == 0 and not live.play.playing and "Choose a prediction first" in live.status.value
+    live.prediction.value = "10"
+    live.play.playing = True
+    play(live)
+    assert live.done == 20 and "Now move a control" in live.status.value      # the start's run says nothing of the answer
 
 
 def test_a_control_starts_a_new_run_that_plays_to_its_end():
@@ -53,47 +223,27 @@ def test_a_control_starts_a_new_run_that_plays_to_its_end():
     while live.play.playing:
         tick(live)
         pictures.add(live.image.value)
-    assert live.done == 20 and live.result["path"][-1] == 40 and len(pictures) > 1
-    assert sum(live.trainer.calls) == 20                       # not one step too many
+    assert live.done == 20 and live.result["path"][-1] == 40 and len(pictures) > 1 and live.play.value == LAST
+    assert sum(live.trainer.calls) == 20 and live.progress.description == "step 20 of 20"
 
 
-def test_a_tick_trains_as_long_as_drawing_takes(monkeypatch):
-    clock = [0.]
-    monkeypatch.setattr(labs, "perf_counter", lambda: clock[0])
-
-    class Slow(Counter):
-        def step(self, n):
-            clock[0] += .001 * n
-            return super().step(n)
-
-    for drawing, fits in ((.4, 400), (.01, 50)):                # 50 ms at least
-        def slow_plot(result, pinned=None):
-            clock[0] += drawing
-            return plot(result, pinned)
-
-        live = Live(Slow, slow_plot, dict(rate=slider("rate", 1, 0, 10, 1)), question="How far?", steps=2000)
-        live.reset()
-        for _ in range(11): tick(live)
-        assert live.chunk == fits and live.play.playing
-
-
-def test_ticks_grow_at_most_twofold():
-    live = counter()
+@pytest.mark.parametrize("steps", (7, 60, 130))
+def test_a_run_is_cut_into_at_most_sixty_pictures(steps):
+    live = counter(steps=steps)
     live.controls["rate"].value = 2
-    while live.play.playing:
-        tick(live)
-    calls = live.trainer.calls[1:]
-    assert calls[0] == 1 and all(b <= 2 * a for a, b in zip(calls, calls[1:]))
+    play(live)
+    assert PICTURES == 60 and sum(live.trainer.calls) == steps and len(live.trainer.calls) - 1 <= min(steps, 60) and max(live.trainer.calls) <= -(-steps // 60)
 
 
-def test_pause_keeps_the_run():
+def test_pause_keeps_the_run_and_drops_the_tick_that_came_with_it():
     live = counter()
     live.controls["rate"].value = 2
     tick(live)
     live.play.playing = False
     done, result = live.done, live.result
-    live.play.playing = True
+    tick(live)
     assert (live.done, live.result) == (done, result)
+    live.play.playing = True
     tick(live)
     assert live.done > done
 
@@ -113,21 +263,22 @@ def test_stale_ticks_are_dropped():
 @pytest.mark.parametrize("playing", (True, False), ids=("Play after the end", "Stop"))
 def test_the_clock_back_at_zero_starts_anew(playing):
     live = counter()
+    live.finish()
     run = live.run
     live.play.playing = playing
     live.play.value = 0                                        # what the browser sends
     assert (live.done, live.run, live.play.playing) == (0, run + 1, playing)
 
 
-def test_reset_reproduces_the_numbers():
+def test_the_same_controls_give_the_same_run():
     live = counter()
+    live.finish()
     first, picture = live.result, live.image.value
     live.controls["rate"].value = 4
-    live.pin()
     live.reset()
-    assert live.pinned is None and live.controls["rate"].value == 1 and live.done == 0
-    while live.play.playing:
-        tick(live)
+    assert live.done == 0 and not live.play.playing
+    live.play.playing = True
+    play(live)
     assert live.result == first and live.image.value == picture
 
 
@@ -142,14 +293,25 @@ def test_reset_of_several_controls_is_one_run():
 
 def test_pin_keeps_the_run_and_trains_nothing():
     live = counter()
+    live.finish()
+    calls, picture = list(live.trainer.calls), live.image.value
     live.pin()
-    calls = list(live.trainer.calls)
-    picture = live.image.value
+    assert live.trainer.calls == calls and sum(calls) == 20
     live.controls["rate"].value = 3
     live.finish()
     assert live.pinned["path"][-1] == 20 and live.result["path"][-1] == 60 and live.image.value != picture
     live.pin()
-    assert live.pinned["path"][-1] == 60 and sum(calls) == 20
+    assert live.pinned["path"][-1] == 60
+
+
+def test_a_tick_leaves_buttons_and_controls_alone():
+    "Else Reset could not be pressed while a run plays."
+    live = counter()
+    live.controls["rate"].value = 2
+    seen = []
+    for w in (*live.buttons, *live.controls.values()): w.observe(lambda change: seen.append(change), "disabled")
+    tick(live)
+    assert not seen
 
 
 @pytest.mark.parametrize("rate, message", ((7, "FloatingPointError: the loss is nan"), (9, "ValueError: rate is too high to start")))
@@ -174,27 +336,6 @@ def test_an_error_at_construction_still_shows_the_lab():
     assert "too high to start" in live.status.value and not live.play.playing
 
 
-def test_prediction_is_kept_and_starts_nothing():
-    live = counter(predict=["10", "20"], answer="Look at 20.")
-    assert "Choose a prediction" in live.status.value
-    run = live.run
-    live.prediction.value = "10"
-    assert live.run == run and live.status.value == "You predicted: 10. Look at 20."
-
-
-def test_a_lab_computes_once_for_a_prediction_pin_or_reset():
-    calls = []
-    lab = Lab(lambda a, b: calls.append((a, b)) or dict(path=[a, b]), plot, dict(a=slider("a", 1, 0, 5, 1), b=slider("b", 1, 0, 5, 1)),
-              question="?", predict=["yes", "no"], answer="Look.")
-    lab.prediction.value = "yes"
-    lab.pin()
-    assert calls == [(1, 1)]
-    lab.controls["a"].value = 2
-    lab.controls["b"].value = 3
-    lab.reset()
-    assert calls == [(1, 1), (2, 1), (2, 3), (1, 1)]
-
-
 def test_no_figure_is_left_open():
     import matplotlib.pyplot as plt
     before = plt.get_fignums()
@@ -204,6 +345,31 @@ def test_no_figure_is_left_open():
     assert plt.get_fignums() == before and matplotlib.get_backend()
 
 
-def test_both_publish_widget_and_picture():
-    bundle = counter()._repr_mimebundle_()
-    assert bundle["image/png"] and "application/vnd.jupyter.widget-view+json" in bundle
+# ---------------------------------------------------------------- the map and the exercises
+
+def test_the_map_colours_what_is_named():
+    def coloured(sheet): return {t.get_text() for t in sheet.axes[0].texts if t.get_color() == "black"}
+
+    assert coloured(whole_gan("D", "pixel loss")) >= {"discriminator\nD", "pixel loss"}
+    assert not coloured(whole_gan("D")) & {"pixel loss", "SR", "update"}
+    assert coloured(whole_gan()) >= {"HR", "SR", "LR", "shrink", "update", "generator G", "metric", "perceptual\nnetwork"}
+    for part in ("LR", "HR", "SR", "shrink", "G", "blocks", "D", "features", "pixel loss", "perceptual loss", "adversarial loss", "metric", "update"):
+        assert coloured(whole_gan(part)), part
+    with pytest.raises(ValueError, match="'judge'"): whole_gan("judge")
+
+
+def test_blank_shows_heads_without_bodies():
+    text = blank("esrdgan.pixels.to_float").data
+    assert '"Whole numbers to a float tensor' in text and "array:np.ndarray,   # (H, W)" in text and text.endswith("    ...\n```") and "from_numpy" not in text
+    code = blank("esrdgan.labs.Lab").data
+    assert "def refresh(self):\n        ..." in code and "open = refresh" in code and "lambda" not in code
+    compile(code.split("```")[1].removeprefix("python"), "blank", "exec")
+
+
+def test_check_says_right_or_where_to_look_and_never_raises():
+    def half(x): return abs(x - .5) < 1e-6
+
+    assert check(.5, half, "how many of two?") and repr(check(.5, half, "")) == "Right."
+    assert not check(.7, half, "") and check(.7, half, "how many of two?") == "Not yet: how many of two?"
+    assert not check("x", half, "here") and check("x", half, "here").startswith("Not yet: here (TypeError")
+    assert not check(None, half, "") and "write your answer above" in check(None, half, "").lower()

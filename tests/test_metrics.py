@@ -14,6 +14,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from esrdgan.image import quantize
 from esrdgan.metrics import MetricError, prepare, psnr, psnr_y_crop4, ssim, ssim_y_crop4
 from esrdgan.resize import imresize
+from esrdgan.weights import load_generator
 
 ROOT = os.environ.get('ESRDGAN_DATA')
 PROTOCOLS = [(channel, crop) for channel in ('y', 'rgb') for crop in (0, 1, 4, 9)]
@@ -60,6 +61,19 @@ def test_published_bicubic(name, expected, margin):
         found.append(psnr_y_crop4(imresize(lr, 4) / 255, read(path) / 255))
     assert len(found) == {'Set5': 5, 'Set14': 14}[name]
     assert np.mean(found) == pytest.approx(expected, abs=margin)
+
+
+@pytest.mark.skipif(not (ROOT and Path(ROOT, 'Set14').is_dir()), reason='ESRDGAN_DATA names no folder with Set14/')
+def test_set14_gap_between_y_and_rgb():
+    "What lesson 04 says of two published figures of one network that lie 1.80 dB apart: 1.32 is units, the rest colour."
+    net, gaps = load_generator('tiny-psnr'), dict(bicubic=[], network=[])
+    read = lambda path: torch.from_numpy(np.array(Image.open(path).convert('RGB'))).permute(2, 0, 1)
+    for path in sorted(Path(ROOT, 'Set14', 'HR').glob('*.png')):
+        lr, hr = read(Path(ROOT, 'Set14', 'LRbicx4', path.name)), read(path) / 255
+        with torch.no_grad(): found = dict(bicubic=imresize(lr, 4) / 255, network=net(lr[None] / 255)[0])
+        for name, sr in found.items(): gaps[name].append(psnr(sr, hr, 'y', 4) - psnr(sr, hr, 'rgb', 4))
+        if torch.equal(hr[0], hr[2]): assert gaps['bicubic'][-1] == pytest.approx(20 * math.log10(255 / 219), abs=1e-3)     # grey
+    assert {name: np.mean(g) for name, g in gaps.items()} == {'bicubic': pytest.approx(1.63, abs=.02), 'network': pytest.approx(1.81, abs=.03)}
 
 
 def test_quantised_before_anything_else():

@@ -164,7 +164,7 @@ def test_the_step_of_g_leaves_no_trace_in_d():
 
 
 def test_the_gradient_of_g_is_that_of_its_weighted_sum():
-    "Oracle: one autograd call over the sum of the terms, written out."
+    "Reference: one autograd call over the sum of the terms, written out."
     settings = Settings(pixel_weight=.5, perceptual_weight=2., consistency_weight=20., adversarial_weight=.1)
     state, (lr, hr) = small(features=Features()), a_batch()
     sr = state.generator(lr)
@@ -176,6 +176,51 @@ def test_the_gradient_of_g_is_that_of_its_weighted_sum():
     for p, g in zip(state.generator.parameters(), wanted): torch.testing.assert_close(p.grad, g, atol=1e-7, rtol=1e-4)
     assert values["gradient_g"] == pytest.approx(torch.stack([g.square().sum() for g in wanted]).sum().sqrt().item(), rel=1e-4)
     assert losses["pixel"] == pytest.approx((sr - hr).abs().mean().item(), rel=1e-5)
+
+
+def test_the_gradient_of_d_is_that_of_its_terms_written_out():
+    "Reference: binary cross entropy with labels 1 for real and 0 for generated, and half the squared gradient at each side, by autograd."
+    torch.manual_seed(0)
+    state = State(RRDBNet(8, 1, 4), VGGDiscriminator(4, 32, norm="none", n_head=8), adversarial=VANILLA)
+    lr, hr = a_batch()
+    sr, entropy = state.generator(lr).detach(), torch.nn.functional.binary_cross_entropy_with_logits
+    def penalty(x):
+        x = x.clone().requires_grad_()
+        slope, = torch.autograd.grad(state.discriminator(x).sum(), x, create_graph=True)
+        return slope.square().flatten(1).sum(1).mean() / 2
+    d_real, d_fake = state.discriminator(hr), state.discriminator(sr)
+    terms = dict(adversarial_d=entropy(d_real, torch.ones_like(d_real)) + entropy(d_fake, torch.zeros_like(d_fake)), r1=penalty(hr), r2=penalty(sr))
+    wanted = torch.autograd.grad(terms["adversarial_d"] + 3 * terms["r1"] + 5 * terms["r2"], list(state.discriminator.parameters()))
+    losses, values = d_step(state, hr, sr, Settings(adversarial_weight=1., r1=3., r2=5.))
+    scale = max(g.abs().max().item() for g in wanted)            # float32 sums in another order: compared on the scale of the largest gradient
+    for p, g in zip(state.discriminator.parameters(), wanted): torch.testing.assert_close(p.grad, g, atol=1e-4 * scale, rtol=1e-3)
+    assert losses == {name: pytest.approx(x.item(), rel=1e-3) for name, x in terms.items()}
+    assert (values["d_real"], values["d_fake"]) == (pytest.approx(d_real.mean().item(), rel=1e-3, abs=1e-4), pytest.approx(d_fake.mean().item(), rel=1e-3, abs=1e-4))
+
+
+def test_both_players_see_the_noise_and_the_labels_are_the_right_way_round():
+    said, shown, state = [], [], small()
+
+    def d(d_real, d_fake, real, fake, mean): said.append((real, fake)); return RELATIVISTIC_AVERAGE.d(d_real, d_fake, real, fake, mean)
+    state.adversarial = Adversarial(d, RELATIVISTIC_AVERAGE.g)
+    state.discriminator.register_forward_pre_hook(lambda m, x: shown.append(x[0].detach().clone()))
+    lr, hr = a_batch()
+    sr = state.generator(lr)
+    settings = Settings(adversarial_weight=1., tricks=Tricks(instance_noise=.5, smooth_real=.1, smooth_fake=.2))
+    d_step(state, hr, sr.detach(), settings)
+    g_step(state, hr, sr, settings)
+    assert (said[0][0] == .9).all() and (said[0][1] == .2).all()
+    assert len(shown) == 4                                      # real and generated, for D's step and for G's
+    for seen, clean in zip(shown, (hr, sr.detach()) * 2): assert .4 < (seen - clean).std() < .6
+
+
+def test_the_average_is_moved_by_its_decay():
+    state, (lr, hr) = small(), a_batch()
+    before = [p.clone() for p in state.ema.parameters()]
+    g_step(state, hr, state.generator(lr), Settings(learning_rate=1e-2, tricks=Tricks(ema=.75)))
+    moved = [(p - b).norm() for p, b in zip(state.ema.parameters(), before)]
+    whole = [(p - b).norm() for p, b in zip(state.generator.parameters(), before)]
+    assert sum(moved).item() == pytest.approx(.25 * sum(whole).item(), rel=1e-2)
 
 
 def test_the_step_of_d_leaves_no_trace_in_g():
