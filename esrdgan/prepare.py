@@ -44,7 +44,7 @@ def check_data(
             problems.append(f'{b}: {l}x{k}, but {a.name} is {w}x{h} and scale {scale} asks for {w // scale}x{h // scale}')
     return problems + missing
 
-# %% ../nbs/pictures/prepare.ipynb #cell-12
+# %% ../nbs/pictures/prepare.ipynb #cell-13
 def bicubic_error(
     x:torch.Tensor,     # (3, H, W), 0..1
     scale:int=4,        # how small it is made in between
@@ -53,7 +53,7 @@ def bicubic_error(
     x = x[:, :x.shape[1] // scale * scale, :x.shape[2] // scale * scale]
     return (imresize(imresize(x, 1 / scale), scale) - x).square().mean().item()
 
-# %% ../nbs/pictures/prepare.ipynb #cell-15
+# %% ../nbs/pictures/prepare.ipynb #cell-17
 def make_crops(
     source:str|Path,    # folder of pictures
     out:str|Path,       # made by this call, complete or not at all
@@ -84,7 +84,7 @@ def make_crops(
         os.replace(target, out)
     return count
 
-# %% ../nbs/pictures/prepare.ipynb #cell-21
+# %% ../nbs/pictures/prepare.ipynb #cell-24
 @dataclass(frozen=True)
 class PublicSet:
     "A set of pictures that anyone may fetch. Read its own terms before you publish with it: most allow research only."
@@ -94,7 +94,7 @@ class PublicSet:
     megabytes:float|None=None   # of the archive; None: not known to us
     digest:str|None=None        # sha256 as stated by its host or by TensorFlow Datasets; None: not known to us
 
-# %% ../nbs/pictures/prepare.ipynb #cell-22
+# %% ../nbs/pictures/prepare.ipynb #cell-25
 _ETH, _HF = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/', 'https://huggingface.co/datasets/eugenesiow/{0}/resolve/main/data/{0}_HR.tar.gz'
 SETS = {
     'Set5': PublicSet(_HF.format('Set5'), 'Set5_HR', '5 pictures, measuring only (Bevilacqua et al., BMVC 2012)', .9,
@@ -115,7 +115,7 @@ SETS = {
                           '2650 pictures of 2K, for training (Lim et al., CVPRW 2017)'),
 }
 
-# %% ../nbs/pictures/prepare.ipynb #cell-25
+# %% ../nbs/pictures/prepare.ipynb #cell-28
 def fetch_set(
     name:str,       # a key of `SETS`, in any case
     out:str|Path,   # folder; the set becomes a folder of its name inside

@@ -7,7 +7,7 @@ __all__ = ['NON_SATURATING', 'SATURATING', 'WASSERSTEIN', 'RELATIVISTIC', 'RELAT
            'RADIUS', 'SPREAD', 'MODES', 'Game', 'dirac_gradients', 'Dirac', 'modes_found', 'near_modes', 'ring', 'mlp',
            'slope_penalty', 'd_step', 'g_step', 'Ring', 'ring_state']
 
-# %% ../nbs/08_two_players.ipynb #cell-7
+# %% ../nbs/08_two_players.ipynb #cell-8
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-# %% ../nbs/08_two_players.ipynb #cell-8
 class Game(NamedTuple):
     "An adversarial loss. Both functions take the logits of real and of generated samples (..., B) and give (...)."
     d:Callable      # what D descends
@@ -57,7 +56,7 @@ def dirac_gradients(
 
 # %% ../nbs/08_two_players.ipynb #cell-15
 class Dirac:
-    "A trainer of the Dirac-GAN by gradient descent. `step(n)` gives path (steps + 1, 2) of (theta, psi), radius (steps + 1,), and the game's settings."
+    "A trainer of the Dirac-GAN. `step(n)` gives path (steps + 1, 2) of (theta, psi), radius (steps + 1,), and the settings."
     def __init__(self,
         loss:Game=NON_SATURATING,
         simultaneous:bool=False,    # both players move at once; else D first, then G against the new D

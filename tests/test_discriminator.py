@@ -1,4 +1,4 @@
-"The judges: sizes, counts against the published layer lists, first logits, oracles written out layer by layer."
+"The discriminators: sizes, counts against the published layer lists, first logits, oracles written out layer by layer."
 import copy
 
 import pytest
@@ -93,7 +93,7 @@ def test_first_logits_are_of_order_one(make, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_last_layer_a_hundred_times_too_large_cuts_off_the_push(seed):
+def test_a_last_layer_a_hundred_times_too_large_cuts_off_the_gradient(seed):
     hr = crops(32)
     made = imresize(imresize(hr, .25), 4.).clamp(0, 1)
     measured = []
@@ -101,8 +101,8 @@ def test_a_last_layer_a_hundred_times_too_large_cuts_off_the_push(seed):
         torch.manual_seed(seed)
         net = VGGDiscriminator(16, 32)
         net.head[-1].weight.data *= factor
-        push = torch.sigmoid(-net(made).detach())
-        measured.append(int(((push > .01) & (push < .99)).sum()))
+        share = torch.sigmoid(-net(made).detach())
+        measured.append(int(((share > .01) & (share < .99)).sum()))
     assert measured[0] == 8 and measured[1] <= 3
 
 
@@ -186,3 +186,14 @@ def test_it_can_learn():
             adam.step()
             losses.append(loss.item())
         assert losses[-1] < share * losses[0]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_only_batch_norm_ties_the_pictures_of_a_batch_together(seed):
+    "A structural claim: without batch norm the derivative at the partners is exactly zero; with it, far from it."
+    for norm in ("batch", "instance", "none"):
+        torch.manual_seed(seed)
+        x = crops(32)[:2].requires_grad_()
+        gradient, = torch.autograd.grad(VGGDiscriminator(16, 32, norm=norm)(x)[0].sum(), x)
+        own, other = gradient.flatten(1).norm(dim=1)
+        assert other > .02 * own if norm == "batch" else other == 0

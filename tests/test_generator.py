@@ -199,10 +199,10 @@ def lesson():
 
 @pytest.mark.parametrize('seed', (1, 2, 3))
 def test_the_first_training_beats_bicubic_on_unseen_pictures(lesson, seed):
-    "240 steps instead of the lesson's 400: see the numbers there. A tenth of a decibel is a third of what was seen, and holds for any order of sums."
-    net = lesson['first_training'](240, seed=seed)
+    "The lesson's 400 steps. Seen with seed 1: .55 to .93 dB; the bound is less than a third of it, so it does not depend on the order of sums."
+    net = lesson['first_training'](400, seed=seed)
     gains = [lesson['compared'](net, hr)[2] for hr in lesson['unseen'].values()]
-    assert min(gains) > .1 and sum(gains) / len(gains) > .2, gains
+    assert min(gains) > .15, gains
 
 
 @pytest.mark.parametrize('seed', (1, 2, 3))

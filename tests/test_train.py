@@ -257,7 +257,7 @@ def test_the_psnr_stage_lets_d_rest():
     list(train(State(RRDBNet(8, 1, 4)), random_batches(), Settings(steps=1)))      # no D at all
 
 
-def test_a_changed_recipe_is_obeyed_at_the_next_step():
+def test_changed_settings_are_obeyed_at_the_next_step():
     state, settings = small(), Settings(steps=100, learning_rate=1e-3)
     loop = train(state, random_batches(), settings)
     assert next(loop).values["rate_g"] == 1e-3
@@ -270,7 +270,7 @@ def test_a_changed_recipe_is_obeyed_at_the_next_step():
     assert next(loop, None) is None and state.step == 3
 
 
-def test_impossible_recipes_are_named_before_the_step():
+def test_impossible_settings_are_named_before_the_step():
     state = State(RRDBNet(8, 1, 4))
     for kw, says in ((dict(adversarial_weight=.1), "adversarial_weight is 0.1, but State was given no discriminator"),
                      (dict(perceptual_weight=1.), "no features"), (dict(pixel_weight=0.), "nothing to learn")):
