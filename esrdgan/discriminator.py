@@ -100,7 +100,7 @@ class UNetDiscriminator(nn.Module):
         x:Tensor,   # (B, in_channels, H, W), 0..1, H and W multiples of 8
     )->Tensor:      # (B, 1, H, W), logits
         "One logit for each pixel, from what lies around it."
-        if x.shape[-1] % 8 or x.shape[-2] % 8: raise ValueError(f'{x.shape[-2]}x{x.shape[-1]}: the U-Net needs sides that are multiples of 8')
+        if x.shape[-1] % 8 or x.shape[-2] % 8: raise ValueError(f'{x.shape[-2]}x{x.shape[-1]}: the U-Net needs multiples of 8')
         act = lambda i, t: F.leaky_relu(getattr(self, f'conv{i}')(t), self.slope)
         maps = [act(0, x)]
         for i in (1, 2, 3): maps.append(act(i, maps[-1]))

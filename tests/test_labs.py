@@ -372,4 +372,5 @@ def test_check_says_right_or_where_to_look_and_never_raises():
     assert check(.5, half, "how many of two?") and repr(check(.5, half, "")) == "Right."
     assert not check(.7, half, "") and check(.7, half, "how many of two?") == "Not yet: how many of two?"
     assert not check("x", half, "here") and check("x", half, "here").startswith("Not yet: here (TypeError")
+    assert check(1, lambda x: 1 / 0, "here").startswith("Not yet: here (ZeroDivisionError")
     assert not check(None, half, "") and "write your answer above" in check(None, half, "").lower()
