@@ -100,7 +100,7 @@ def test_it_brings_no_colour_of_its_own(name):
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini"])
-def test_the_judge_brought_resemblance_and_kept_to_the_small_picture(size):
+def test_the_gan_stage_brought_resemblance_and_kept_to_the_small_picture(size):
     "Picture by picture on data/valid: LPIPS, which no training here looked at, against bicubic and the PSNR network; agreement; colours; decibels on average."
     networks, dearer = [load_generator(f"{size}-{kind}") for kind in ("psnr", "gan")], []
     for path in list_pictures(ROOT / "data" / "valid"):
