@@ -46,7 +46,8 @@ def slider(
     low:float, high:float, step:float, # four whole numbers make an integer slider
     live:bool=True,     # answer while it moves, or only when it is let go
 )->widgets.Widget:      # an IntSlider or FloatSlider
-    "A labelled slider."
+    "A labelled slider. `ValueError` for a start between two steps: a browser would round it, which looks like a move."
+    if abs((value - low) / step - round((value - low) / step)) > 1e-6: raise ValueError(f'{label}: {value} lies between two steps of {step} from {low}')
     kind = widgets.IntSlider if all(isinstance(v, int) for v in (value, low, high, step)) else widgets.FloatSlider
     return kind(value=value, min=low, max=high, step=step, description=label, continuous_update=live, **LOOK)
 
