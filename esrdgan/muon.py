@@ -16,8 +16,8 @@ from torch import Tensor
 def orthogonalize(
     m:Tensor,       # (..., rows, columns)
     steps:int=5,    # of the iteration; in float32 not more than 8
-)->Tensor:          # the same shape and dtype: the singular vectors of m; singular values of .0015 of its norm and more become .68 to 1.2
-    "Newton-Schulz iteration with the coefficients of Jordan et al. 2024 (kellerjordan.github.io/posts/muon), on the Gram matrix of the shorter side."
+)->Tensor:          # same shape, dtype and singular vectors; singular values of .0015 of the norm of m and more become .68 to 1.2
+    "Newton-Schulz iteration, coefficients of Jordan et al. 2024 (kellerjordan.github.io/posts/muon), on the Gram matrix of the shorter side."
     if m.shape[-2] > m.shape[-1]: return orthogonalize(m.mT, steps).mT
     with torch.autocast(m.device.type, enabled=False):      # eight bits would not do here
         x = m if m.dtype == torch.float64 else m.float()
@@ -56,7 +56,8 @@ def _adam_step(params, state, group):
 
 # %% ../nbs/training/muon.ipynb #cell-27
 class Muon(torch.optim.Optimizer):
-    "Momentum, orthogonalised (Jordan et al. 2024), for all convolutions but the first and the last; Adam for these two and for biases. `ValueError` for fewer than three convolutions."
+    """Momentum, orthogonalised (Jordan et al. 2024), for all convolutions but the first and the last; Adam for these two and for biases.
+    `ValueError` for fewer than three convolutions."""
     def __init__(self,
         params,                 # all of one network, frozen ones too, in the order in which its layers were made
         lr:float=1e-3,          # for both kinds: Muon's step is as long as Adam's usually are (Liu et al. 2025, arXiv 2502.16982)

@@ -1,4 +1,4 @@
-"Guards for `esrdgan.losses`: oracles from autograd and torch, labels, processes, penalties, and the phenomena of labs 4, 11 and 13 on three seeds."
+"Guards for `esrdgan.losses`: autograd and torch as references, labels, processes, penalties, and what the lesson's labs show, on three seeds."
 import pytest
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ def draw(seed, *shape, spread=3.):
     return spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def push(adversarial, d_real, d_fake):
+def slopes(adversarial, d_real, d_fake):
     d_fake = d_fake.clone().requires_grad_()
     return -torch.autograd.grad(adversarial.g(d_real, d_fake, mean=lambda d: d), d_fake)[0] * d_fake.numel()
 
@@ -180,17 +180,17 @@ def test_two_processes_with_one_mean_have_the_gradient_of_one(name, side, seed):
 @pytest.mark.parametrize('penalty', (r1, r2))
 def test_penalty_equals_a_loop_over_samples(penalty, seed):
     torch.manual_seed(seed)
-    judge = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)).double()
+    D = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 1)).double()
     x = draw(seed, 5, 3, 7, 7)
-    squares = [torch.autograd.functional.jacobian(lambda y: judge(y[None])[0, 0], one).square().sum() for one in x]
-    torch.testing.assert_close(penalty(judge, x).detach(), sum(squares) / 5 / 2)
+    squares = [torch.autograd.functional.jacobian(lambda y: D(y[None])[0, 0], one).square().sum() for one in x]
+    torch.testing.assert_close(penalty(D, x).detach(), sum(squares) / 5 / 2)
 
 
-def test_penalty_reaches_the_judge_and_not_the_generator():
+def test_penalty_reaches_the_discriminator_and_not_the_generator():
     torch.manual_seed(1)
-    net, judge = nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 1, 3))
-    r2(judge, net(torch.rand(2, 3, 8, 8))).backward()
-    assert judge[0].weight.grad.abs().sum() > 0 and net.weight.grad is None
+    net, D = nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 1, 3))
+    r2(D, net(torch.rand(2, 3, 8, 8))).backward()
+    assert D[0].weight.grad.abs().sum() > 0 and net.weight.grad is None
 
 
 def test_penalty_falls_along_its_gradient_and_counts_a_map_as_its_average():
@@ -203,7 +203,7 @@ def test_penalty_falls_along_its_gradient_and_counts_a_map_as_its_average():
 
 
 @pytest.mark.parametrize('seed', SEEDS)
-def test_r1_and_r2_bring_the_relativistic_judge_to_rest(seed):
+def test_r1_and_r2_bring_the_relativistic_discriminator_to_rest(seed):
     "Fixed pictures at +1 and -1, D(x) = w x: unregularised, w grows for ever; else it rests where gamma w = sigmoid(-2w)."
     start = draw(seed, 1, spread=.3).float()
     def train(gamma, steps):
@@ -217,22 +217,31 @@ def test_r1_and_r2_bring_the_relativistic_judge_to_rest(seed):
     assert train(0., 150) > 2.5 and train(0., 300) - train(0., 150) > .25
 
 
-# Lab 4: the gradient map
+# What reaches G through each loss
 
-PUSHES = {(6., 6.): (.0025, .9975, .5, .5), (6., -6.): (.9975, .0025, 1., 1.)}
+SLOPES = {(6., 6.): (.0025, .9975, .5, .5), (6., -6.): (.9975, .0025, 1., 1.)}
 
 
-@pytest.mark.parametrize('pair', PUSHES)
-def test_pushes_at_the_corners(pair):
+@pytest.mark.parametrize('pair', SLOPES)
+def test_slopes_at_the_corners(pair):
     r, f = (torch.tensor([x]) for x in pair)
-    assert [round(push(a, r, f).item(), 4) for a in ADVERSARIAL.values()] == list(PUSHES[pair])
+    assert [round(slopes(a, r, f).item(), 4) for a in ADVERSARIAL.values()] == list(SLOPES[pair])
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+@pytest.mark.parametrize('pairs', (1, 2, 7))
+def test_the_average_reaches_g_through_the_mean_in_the_real_term_too(pairs, seed):
+    r, f = draw(seed, pairs, 1), draw(seed + 10, pairs, 1).requires_grad_()
+    total, own = (-torch.autograd.grad(RELATIVISTIC_AVERAGE.g(r, f, mean=mean), f)[0] * pairs for mean in (torch.mean, lambda x: x.mean().detach()))
+    torch.testing.assert_close(own, (1 - (f.detach() - r.mean()).sigmoid()) / 2)
+    torch.testing.assert_close(total - own, ((r - f.detach().mean()).sigmoid().mean() / 2).expand(pairs, 1))
 
 
 @pytest.mark.parametrize('seed', SEEDS)
 def test_a_shift_of_both_logits_moves_only_the_absolute_losses(seed):
     r, f, shift = draw(seed, 50, 1), draw(seed + 10, 50, 1), 2.5
     for name, a in ADVERSARIAL.items():
-        moved = (push(a, r + shift, f + shift) - push(a, r, f)).abs().max()
+        moved = (slopes(a, r + shift, f + shift) - slopes(a, r, f)).abs().max()
         assert moved < 1e-9 if 'relativistic' in name else moved > .1, name
     c = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     for name, a in ADVERSARIAL.items():
@@ -240,21 +249,21 @@ def test_a_shift_of_both_logits_moves_only_the_absolute_losses(seed):
         assert slope < 1e-9 if 'relativistic' in name else slope > 1e-3, name
 
 
-# Lab 11: the 3 dB law
+# The price of looking real
 
 def three_db(weight, seed, steps=250):
     torch.manual_seed(seed)
     network = lambda channels: nn.Sequential(nn.Conv2d(channels, 32, 1), nn.LeakyReLU(.2), nn.Conv2d(32, 32, 1), nn.LeakyReLU(.2), nn.Conv2d(32, 1, 1))
-    net, judge = network(2), network(1)
-    opt_g, opt_d = (torch.optim.Adam(n.parameters(), 5e-3, betas=(.5, .99)) for n in (net, judge))
+    net, D = network(2), network(1)
+    opt_g, opt_d = (torch.optim.Adam(n.parameters(), 5e-3, betas=(.5, .99)) for n in (net, D))
     m, seen = torch.full((1, 1, 16, 16), .5), []
     for _ in range(steps):
         hr, sr = torch.randint(0, 2, m.shape).float(), m + net(torch.cat([m, torch.randn_like(m)], 1))
         opt_d.zero_grad()
-        VANILLA.d(judge(hr), judge(sr.detach())).backward()
+        VANILLA.d(D(hr), D(sr.detach())).backward()
         opt_d.step()
         opt_g.zero_grad()
-        (l2(sr, hr) + weight * VANILLA.g(None, judge(sr))).backward()
+        (l2(sr, hr) + weight * VANILLA.g(None, D(sr))).backward()
         opt_g.step()
         seen.append((l2(sr, hr).item(), sr.std().item()))
     return torch.tensor(seen[-100:]).mean(0).tolist()
@@ -269,16 +278,16 @@ def test_looking_alive_doubles_the_error(seed):
     assert mse == pytest.approx(.25 + texture**2, abs=.04)
 
 
-# Lab 13: the loss mixer
+# The loss mixer
 
 @pytest.mark.parametrize('seed', SEEDS)
 def test_norms_are_linear_in_the_weights_and_shares_add_up(seed):
     torch.manual_seed(seed)
     hr, sr = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32, requires_grad=True)
-    judge = nn.Sequential(nn.Conv2d(3, 8, 4, 2), nn.LeakyReLU(.2), nn.Conv2d(8, 1, 3))
+    D = nn.Sequential(nn.Conv2d(3, 8, 4, 2), nn.LeakyReLU(.2), nn.Conv2d(8, 1, 3))
     features = edge_vgg16_small()
     def norms(*weights):
-        terms = l1(sr, hr), perceptual(features, sr, hr), RELATIVISTIC_AVERAGE.g(judge(hr).detach(), judge(sr))
+        terms = l1(sr, hr), perceptual(features, sr, hr), RELATIVISTIC_AVERAGE.g(D(hr).detach(), D(sr))
         return torch.stack([torch.autograd.grad(w * term, sr)[0].norm() for w, term in zip(weights, terms)])
     once, twice = norms(.01, 1., .005), norms(.02, 2., .01)
     torch.testing.assert_close(twice, 2 * once)
