@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['orthogonalize', 'Muon']
 
-# %% ../nbs/training/muon.ipynb #cell-16
+# %% ../nbs/training/muon.ipynb #cell-17
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-# %% ../nbs/training/muon.ipynb #cell-17
+# %% ../nbs/training/muon.ipynb #cell-18
 @torch.no_grad()
 def orthogonalize(
     m:Tensor,       # (..., rows, columns)
     steps:int=5,    # of the iteration; in float32 not more than 8
 )->Tensor:          # same shape, dtype and singular vectors; singular values of .0015 of the norm of m and more become .68 to 1.2
-    "Newton-Schulz iteration, coefficients of Jordan et al. 2024 (kellerjordan.github.io/posts/muon), on the Gram matrix of the shorter side."
+    "Newton-Schulz iteration, coefficients of Jordan 2024 (kellerjordan.github.io/posts/muon), on the Gram matrix of the shorter side."
     if m.shape[-2] > m.shape[-1]: return orthogonalize(m.mT, steps).mT
     with torch.autocast(m.device.type, enabled=False):      # eight bits would not do here
         x = m if m.dtype == torch.float64 else m.float()
@@ -29,7 +29,7 @@ def orthogonalize(
             gram, factor = p @ gram @ p, p @ factor
         return (factor @ x).to(m.dtype)
 
-# %% ../nbs/training/muon.ipynb #cell-25
+# %% ../nbs/training/muon.ipynb #cell-27
 def _muon_step(params, state, group):
     "Matrices of one shape take their step together: a few large products instead of many small ones."
     for shape, same in groupby(sorted(params, key=lambda p: p.shape), key=lambda p: p.shape):
@@ -42,7 +42,7 @@ def _muon_step(params, state, group):
         for p, update in zip(same, orthogonalize(torch.stack(updates))):
             p.add_(update.view(shape), alpha=-group['lr'] * .2 * max(rows, columns)**.5)
 
-# %% ../nbs/training/muon.ipynb #cell-26
+# %% ../nbs/training/muon.ipynb #cell-28
 def _adam_step(params, state, group):
     b1, b2 = group['betas']
     for p in params:
@@ -54,7 +54,7 @@ def _adam_step(params, state, group):
         spread = (s['square'] / (1 - b2**s['step'])).sqrt()
         p.addcdiv_(s['mean'] / (1 - b1**s['step']), spread + group['eps'], value=-group['lr'])
 
-# %% ../nbs/training/muon.ipynb #cell-27
+# %% ../nbs/training/muon.ipynb #cell-29
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024), for all convolutions but the first and the last; Adam for these two and for biases.
     `ValueError` for fewer than three convolutions."""
@@ -69,7 +69,8 @@ class Muon(torch.optim.Optimizer):
         weights = [p for p in params if p.ndim > 1][1:-1]
         if not weights: raise ValueError('Muon needs a network with a convolution between the first and the last')
         rest = [p for p in params if not any(p is w for w in weights)]
-        super().__init__([dict(params=weights, matrices=True), dict(params=rest)], dict(lr=lr, momentum=momentum, betas=betas, eps=eps, matrices=False))
+        usual = dict(lr=lr, momentum=momentum, betas=betas, eps=eps, matrices=False)
+        super().__init__([dict(params=weights, matrices=True), dict(params=rest)], usual)
 
     @torch.no_grad()
     def step(self):
