@@ -249,6 +249,30 @@ def test_the_validator_knows_the_truth(pictures):
     assert figures["lpips"] > .1 and 0 < figures["psnr_y_crop4"] < 30
 
 
+def test_the_validator_measures_what_its_names_say(pictures):
+    "Luma, four pixels cut, 8-bit values; the mean over all pictures."
+    from esrdgan.data import sample
+    from esrdgan.image import quantize
+    from esrdgan.metrics import psnr
+    from esrdgan.perception import lpips
+    class Tinted(torch.nn.Module):       # blue and borders are wrong: RGB, or the whole picture, would give another figure
+        scale = 4
+        def forward(self, x):
+            y = torch.nn.functional.interpolate(x, scale_factor=4, mode="bicubic")
+            y[:, 2] += .1
+            y[..., :3] = 0
+            return y
+    pairs = RunPictures(tiny(pictures)).valid
+    figures, _ = Validator(pairs, torch.device("cpu"), "fp32")(Tinted())
+    rows = [sample(pairs, 0, i) for i in range(len(pairs.hr.paths))]
+    made = [(quantize(Tinted()(lr[None])[0].clamp(0, 1)), hr) for lr, hr in rows]
+    mean = lambda measure: sum(measure(sr, hr) for sr, hr in made) / len(made)
+    assert figures["psnr_y_crop4"] == pytest.approx(mean(lambda sr, hr: psnr(sr, hr, "y", 4)), abs=1e-3)
+    assert figures["lpips"] == pytest.approx(mean(lpips), abs=1e-3)
+    for other in (("rgb", 0), ("rgb", 4), ("y", 0)):
+        assert abs(figures["psnr_y_crop4"] - mean(lambda sr, hr: psnr(sr, hr, *other))) > .5
+
+
 def test_bad_pictures_stop_a_run_before_it_begins(pictures, tmp_path):
     config = tiny(pictures)
     config.data.hr = str(tmp_path / "bad")

@@ -248,6 +248,23 @@ def test_real_logits_have_no_graph_in_the_step_of_g():
     assert seen == [(False, True)]
 
 
+def test_train_gives_each_player_the_pictures_that_are_its_own():
+    "One step of `train` against both players' steps written out: D learns from real pictures and G's, G through the D that has just learned."
+    ours, theirs, (lr, hr) = small(), small(), next(iter(random_batches()))
+    next(train(ours, [(lr, hr)], Settings(1, 1e-3, 1e-3, pixel_weight=.5, adversarial_weight=.1)))
+    g, d = theirs.generator.train(), theirs.discriminator.train()
+    sr = g(lr)
+    for optimiser, loss in ((theirs.opt_d, lambda: theirs.adversarial.d(d(hr), d(sr.detach()))),
+                            (theirs.opt_g, lambda: .5 * l1(sr, hr) + .1 * theirs.adversarial.g(d(hr).detach(), d(sr)))):
+        optimiser.param_groups[0]["lr"] = 1e-3
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+    for mine, yours in ((ours.discriminator, d), (ours.generator, g)):      # Adam's first step is a sign: what differs, differs by 1e-3 and more
+        for a, b in zip(mine.parameters(), yours.parameters()):
+            assert ((a - b).abs() < 1e-4).float().mean() > .9
+
+
 def test_the_psnr_stage_lets_d_rest():
     state = small()
     before = fingerprint(state.__class__(state.discriminator))
