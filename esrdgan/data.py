@@ -80,7 +80,7 @@ class Pictures:
     def _map(self, state=()):
         vars(self).update(state)
         self.pixels = np.memmap(self.folder / 'pixels', np.uint8, 'r')     # can be read even when a newer copy replaces the folder
-    __setstate__ = _map
+    __setstate__ = _map           # how Python copies this object into a worker process: without the pixels, which are opened anew there
     def __getstate__(self): return {k: v for k, v in vars(self).items() if k != 'pixels'}     # a worker process is sent the name
 
 # %% ../nbs/05_pairs.ipynb #cell-27

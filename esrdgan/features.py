@@ -120,5 +120,5 @@ def edge_vgg16_small(
 )->FeatureNet:                          # for pictures RGB 0..1
     "Seven convolutions of VGG-16, tuned to find edges (Xie & Tu 2015, arXiv 1504.06375), shipped: needs no network."
     state = _loaded(own_weights() / 'edge-vgg16-conv3_3.safetensors')
-    mean = 122.67892, 116.66877, 104.00699          # RGB, 0..255: what the wheel's own code subtracts
+    mean = 122.67892, 116.66877, 104.00699          # RGB, 0..255: what the code published with these weights subtracts
     return FeatureNet(_filled(_plan(models.vgg16), state), layers, tuple(m / 255 for m in mean), (58 / 255,) * 3)
