@@ -88,7 +88,7 @@ def module(path):
 
 def labs(path):
     "(cell, name) of every lab that a notebook shows: a variable bound to Lab(...) or Live(...), alone on the last line of a cell."
-    names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live)\(", "\n".join(text for _, text in code(path)), re.M))
+    names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live|Steered)\(", "\n".join(text for _, text in code(path)), re.M))
     last = [(i, text.rstrip().splitlines()[-1].strip()) for i, text in code(path) if text.strip()]
     return [(i, line) for i, line in last if line in names]
 

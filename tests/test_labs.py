@@ -6,7 +6,7 @@ import ipywidgets as widgets
 import matplotlib
 import pytest
 
-from esrdgan.labs import LAST, PICTURES, RUN, Lab, Live, blank, check, figure, slider, whole_gan
+from esrdgan.labs import ASK, LAST, PICTURES, RUN, SURPRISE, Lab, Live, Steered, blank, check, figure, slider, whole_gan
 
 GUESS = dict(predict=["10", "20"], right="20", answer="It goes on by rate.", show=dict(rate=4))
 
@@ -343,6 +343,133 @@ def test_no_figure_is_left_open():
     live.controls["rate"].value = 2
     live.finish()
     assert plt.get_fignums() == before and matplotlib.get_backend()
+
+
+# ---------------------------------------------------------------- a lab that is steered
+
+class Car(Counter):
+    "Counts on by `rate`, which can be changed on the way; `offset` is where it begins."
+    def __init__(self, rate=1, offset=0):
+        super().__init__(rate)
+        self.path = [offset]
+
+    def change(self, name, value):
+        setattr(self, name, value)
+
+    def one(self, name):
+        self.path.append(self.path[-1] + {"up": 100, "down": -100}[name])
+        return dict(path=list(self.path))
+
+
+def car(**kwargs):
+    controls = rate() | dict(offset=slider("offset", 0, 0, 50, 10))
+    return Steered(Car, plot, controls, question="How far?", steps=20, steers=["rate"], presets={"slow": {}, "fast": dict(rate=4), "late": dict(offset=10)}, hands=["up", "down"], **kwargs)
+
+
+def test_a_steering_control_acts_on_the_next_step_and_the_run_goes_on():
+    one = car(**GUESS)
+    one.prediction.value = "20"
+    one.press("slow")
+    run = one.run
+    one.train(5)
+    picture = one.image.value
+    one.controls["rate"].value = 3
+    assert (one.run, one.done, one.result["path"]) == (run, 5, [0, 1, 2, 3, 4, 5]) and one.image.value == picture     # the next step is still to come
+    one.train(1)
+    assert one.result["path"][-1] == 8
+    one.controls["offset"].value = 20                          # this one begins a new run, with the rate as it now is
+    assert (one.run, one.done, one.play.playing) == (run + 1, 0, True)
+    one.finish()
+    assert one.result["path"] == list(range(20, 81, 3)) and "Your prediction held" in one.status.value
+    one.controls["rate"].value = 2                             # after the end: a new run, too
+    assert (one.run, one.done) == (run + 2, 0)
+
+
+def test_a_preset_sets_its_controls_and_all_others_as_at_the_start():
+    one = car()
+    one.controls["offset"].value = 30
+    one.press("fast")
+    assert one.values() == dict(rate=4, offset=0) and one.done == 0 and one.play.playing
+    one.press("late")
+    assert one.values() == dict(rate=1, offset=10)
+    assert [b.description for b in one.doors] == ["slow", "fast", "late", SURPRISE]
+
+
+def test_nothing_is_steered_pressed_or_stepped_without_a_guess():
+    one = car(**GUESS)
+    picture = one.image.value
+    for act in (lambda: one.press("fast"), lambda: one.by_hand("up"), lambda: setattr(one.controls["rate"], "value", 2)):
+        act()
+        assert one.image.value == picture and one.done == 0 and not one.play.playing and "Choose a prediction first" in one.status.value
+
+
+def test_a_surprise_keeps_its_name_until_a_diagnosis():
+    one, seen = car(**GUESS), set()
+    one.prediction.value = "20"
+    for _ in range(30):
+        one.press(SURPRISE)
+        assert one.values() == dict(rate=1, offset=0) and not one.diagnosis.disabled       # the controls tell nothing
+        one.controls["rate"].value = 1
+        one.finish()
+        assert "choose a diagnosis" in one.status.value and "it was" not in one.status.value
+        truth = {(0, 20): "slow", (0, 80): "fast", (10, 30): "late"}[one.result["path"][0], one.result["path"][-1]]
+        assert one.secret == truth
+        seen.add(truth)
+        other = next(name for name in one.presets if name != truth)
+        one.diagnosis.value = other
+        assert f"Not so: it was {truth}" in one.status.value
+        one.diagnosis.value = truth
+        assert f"Right: it was {truth}" in one.status.value
+    assert seen == set(one.presets)
+    one.reset()
+    one.prediction.value = "10"
+    one.controls["offset"].value = 20
+    one.finish()
+    assert one.secret is None and one.diagnosis.value == ASK and one.result["path"][0] == 20 and "diagnosis" not in one.status.value
+
+
+def test_a_control_moved_during_a_surprise_ends_the_surprise():
+    one = car()
+    one.press(SURPRISE)
+    one.train(5)
+    one.controls["rate"].value = 3
+    assert one.secret is None and (one.done, one.values()["rate"]) == (0, 3)       # a new run with what the controls say
+
+
+def test_a_step_by_hand_stops_the_clock_and_counts():
+    one = car()
+    one.press("slow")
+    one.train(5)
+    one.by_hand("up")
+    assert (one.done, one.result["path"][-1], one.play.playing, one.progress.description) == (6, 105, False, "step 6 of 20")
+    one.hands[1].click()
+    assert one.result["path"][-1] == 5
+    one.train(13)
+    assert one.done == 20
+    one.by_hand("up")
+    assert one.done == 20                                      # a finished run takes no more
+
+
+def test_a_tick_trains_for_about_the_time_it_was_given(monkeypatch):
+    "On a clock that counts steps: a step takes .1 s, a tick has .3."
+    import esrdgan.labs
+    one = car()
+    clock = [0.]
+    monkeypatch.setattr(esrdgan.labs.time, "monotonic", lambda: clock[0])
+    step = Car.step
+
+    def slow(self, n):
+        clock[0] += .1 * n
+        return step(self, n)
+
+    monkeypatch.setattr(Car, "step", slow)
+    one.press("slow")
+    tick(one)
+    assert one.done == 1                                       # it does not know yet how fast it is
+    tick(one)
+    assert one.done == 4
+    tick(one)
+    assert one.done == 7
 
 
 # ---------------------------------------------------------------- the map and the exercises
