@@ -46,6 +46,11 @@ def pick_device(
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
+def _native_bf16():
+    "Does the processor multiply bfloat16, and may oneDNN use it? ONEDNN_MAX_CPU_ISA can forbid it; then it would be imitated, many times slower."
+    chip = [getattr(torch.cpu, f, None) for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported')]
+    return any(f and f() for f in chip) and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 def pick_precision(
     device:torch.device,    # where the model is
     name:str|None='auto',   # 'auto' (or None), 'fp32', 'bf16', 'fp16'
@@ -54,8 +59,7 @@ def pick_precision(
     if name not in (None, 'auto', *PRECISIONS): raise ValueError(f'no precision {name!r}: choose auto, {", ".join(PRECISIONS)}')
     if name in PRECISIONS: return PRECISIONS[name]
     if device.type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = [getattr(torch.cpu, f, None) for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported')]
-    return torch.bfloat16 if device.type == 'cpu' and any(f and f() for f in native) else torch.float32
+    return torch.bfloat16 if device.type == 'cpu' and _native_bf16() else torch.float32
 
 # %% ../nbs/networks/inference.ipynb #cell-13
 def self_ensemble(

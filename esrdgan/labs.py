@@ -62,7 +62,7 @@ def choice(
     first = options[0][1] if isinstance(options[0], tuple) else options[0]
     return widgets.Dropdown(options=options, value=first if value is None else value, description=label, **LOOK)
 
-# %% ../nbs/tool/labs.ipynb #cell-13
+# %% ../nbs/tool/labs.ipynb #cell-12
 def _column(children): return widgets.Box(children, layout={'display': 'flex', 'flex_flow': 'column', 'flex': '0 0 auto', 'width': '23em'})
 
 def _arrange(controls, groups, most=8):  # controls, titled by group; more than `most` of them fold
@@ -72,7 +72,7 @@ def _arrange(controls, groups, most=8):  # controls, titled by group; more than 
     if not groups: loose, parts = loose[:most], {'More': loose[most:]}
     return loose + [widgets.Accordion([_column(part) for part in parts.values()], titles=list(parts), selected_index=0 if groups else None)]
 
-# %% ../nbs/tool/labs.ipynb #cell-15
+# %% ../nbs/tool/labs.ipynb #cell-14
 class Panel:
     "What a lab shows: question and guesses on top, controls in a column, the picture beside them."
     player = ()
@@ -105,7 +105,7 @@ class Panel:
         finally:
             for w in busy: w.disabled = False
 
-# %% ../nbs/tool/labs.ipynb #cell-17
+# %% ../nbs/tool/labs.ipynb #cell-16
 class Guess(Panel):
     "A panel that keeps its answer until there is a guess and a move."
     ended = True
@@ -145,7 +145,7 @@ class Guess(Panel):
         self.pinned = self.result
         self._attempt(lambda: self.result)
 
-# %% ../nbs/tool/labs.ipynb #cell-19
+# %% ../nbs/tool/labs.ipynb #cell-18
 class Shell(Guess):
     "What `Lab` and `Live` share. They say what `open` draws at the start, `refresh` after a move, and `whole` for the answer."
     def __init__(self,
@@ -176,14 +176,14 @@ class Shell(Guess):
         cover = base64.b64encode(self.cover).decode()    # the start, for readers without a kernel
         return {**self.box._repr_mimebundle_(), 'image/png': cover, 'text/plain': 'a lab: run this cell to move it'}
 
-# %% ../nbs/tool/labs.ipynb #cell-20
+# %% ../nbs/tool/labs.ipynb #cell-19
 class Lab(Shell):
     "A lab whose `core` gives a dict of arrays and numbers: same parameters, same result, in a fraction of a second."
     def refresh(self): self._attempt(lambda: self.core(**self.values()), lock=True)
     def whole(self, result): return result
     open = refresh
 
-# %% ../nbs/tool/labs.ipynb #cell-29
+# %% ../nbs/tool/labs.ipynb #cell-28
 TICK, PICTURES = 120, 60       # ms between ticks; a run is cut into so many of them
 RUN, LAST = 100_000, 2**31 - 1 # tick k of run r is r * RUN + k; the clock of a finished run stands at LAST
 
@@ -209,7 +209,7 @@ class Clock(Shell):
         elif change['new'] < RUN: self.refresh(self.play.playing)          # Stop, or Play after the end
         elif self.play.playing: self.train()                              # and not a tick that came with the Pause
 
-# %% ../nbs/tool/labs.ipynb #cell-30
+# %% ../nbs/tool/labs.ipynb #cell-29
 class Live(Clock):
     "A lab that trains while you watch. `core` gives a trainer; its `step(n)` goes n steps on and gives the dict to draw."
     ended = property(lambda self: self.done == self.steps)
@@ -244,7 +244,7 @@ class Live(Clock):
 
     def finish(self): self.train(self.steps)
 
-# %% ../nbs/tool/labs.ipynb #cell-36
+# %% ../nbs/tool/labs.ipynb #cell-35
 SURPRISE, ASK = 'surprise me', 'what was it?'
 
 class Steered(Live):
@@ -320,7 +320,7 @@ class Steered(Live):
 
     def train(self, n=None): super().train(n or max(1, round(self.seconds / self.pace)))
 
-# %% ../nbs/tool/labs.ipynb #cell-41
+# %% ../nbs/tool/labs.ipynb #cell-40
 BLUE, ORANGE, DARKER, GREEN, PINK = '#8cc8ec', '#fbd78f', '#f0a830', '#7fcdb0', '#e3a5c9'    # apart for colour-blind eyes, too
 PARTS = [(*(float(v) for v in place.split()), *words.split('|'), colour) for place, words, colour in (   # x y width height, part|text
     ('1 21 9 7', 'HR|HR', BLUE), ('1 6 9 7', 'LR|LR', BLUE), ('50 6 9 7', 'SR|SR', BLUE), ('15 2.5 30 15', 'G|', ORANGE),
@@ -334,7 +334,7 @@ WIRES = [(part, [float(v) for v in path.split()]) for part, path in (   # x y x 
     ('', '59 9.5 62.5 9.5'), ('', '62.5 12 66 12'), ('', '62.5 26.75 62.5 5.25 84 5.25'), ('', '79 20 84 20'), ('', '79 12 84 12'),
     ('update', '98 26.75 99.5 26.75 99.5 1 30 1 30 2.5'), ('update', '98 20 99.5 20'), ('update', '98 12 99.5 12'))]
 
-# %% ../nbs/tool/labs.ipynb #cell-42
+# %% ../nbs/tool/labs.ipynb #cell-41
 def whole_gan(*lit:str)->Sheet:
     "The whole GAN, the parts named in `lit` coloured (all when none is named); raises `ValueError` for a name that is not in it."
     names = {part[4] for part in PARTS} | {name for name, _ in WIRES if name}
@@ -356,7 +356,7 @@ def whole_gan(*lit:str)->Sheet:
         if name == 'G': ax.text(x + width / 2, y + height - 2, 'generator G', **label)
     return sheet
 
-# %% ../nbs/tool/labs.ipynb #cell-44
+# %% ../nbs/tool/labs.ipynb #cell-42
 def blank(name:str)->Markdown:
     "A function or class by its dotted name, signature and docstring without the bodies: yours to write."
     lines = inspect.getsource(resolve_name(name)).splitlines()
@@ -369,7 +369,7 @@ def blank(name:str)->Markdown:
         lines[keep:f.end_lineno] = [' ' * (f.col_offset + 4) + '...']
     return Markdown('```python\n' + '\n'.join(lines) + '\n```')
 
-# %% ../nbs/tool/labs.ipynb #cell-45
+# %% ../nbs/tool/labs.ipynb #cell-43
 class Verdict(str):
     "What `check` says: true when the answer is right, and shown without quotes."
     def __bool__(self): return self == 'Right.'

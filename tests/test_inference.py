@@ -212,8 +212,11 @@ print(json.dumps([list(out.shape), bool(out.isfinite().all()), sides[2:]]))
 
 # --- precision
 
-@pytest.mark.parametrize("amx,avx,expected", [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32), (None, None, torch.float32)])
-def test_precision_of_a_processor(monkeypatch, amx, avx, expected):
+@pytest.mark.parametrize("amx,avx,library,expected", [(True, False, True, torch.bfloat16), (False, True, True, torch.bfloat16), (False, False, True, torch.float32),
+                                                     (None, None, True, torch.float32), (True, True, False, torch.float32)])
+def test_precision_of_a_processor(monkeypatch, amx, avx, library, expected):
+    "The last: the chip could, but oneDNN was told not to (ONEDNN_MAX_CPU_ISA=AVX2)."
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: library)
     for name, value in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx)):
         if value is None:
             monkeypatch.delattr(torch.cpu, name, raising=False)
