@@ -4,12 +4,12 @@
 
 Needs what the browser tests need. Adds a row to benchmarks/trick_lab.md. Leave the machine alone meanwhile.
 """
+import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
-
-import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -30,13 +30,14 @@ def main():
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
     from playwright.sync_api import sync_playwright
 
+    tb.SHORTER.clear()          # the whole run, not the tests' short one
+
     class Folder:
         def mktemp(self, name):
-            import tempfile
             return Path(tempfile.mkdtemp())
 
-    tb.os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    server = tb.server.__wrapped__(Folder()) if hasattr(tb.server, "__wrapped__") else tb.server.__pytest_wrapped__.obj(Folder())
+    tb.THREADS = str(os.cpu_count())
+    server = tb.server.__wrapped__(Folder())
     address = next(server)
     [path] = [p for p in tb.WITH_LABS if p.stem == "14_trick_lab"]
     with sync_playwright() as p:
@@ -47,7 +48,9 @@ def main():
             lab.box.get_by_role("button", name="healthy", exact=True).click()
             pictures, begin, last = 0, None, lab.picture()
             steps = lab.box.locator(".widget-hprogress .widget-label")
+            end = time.monotonic() + 400
             while not steps.text_content().startswith("step 300"):
+                assert time.monotonic() < end, f"{steps.text_content()} after 400 s; the lab says {lab.status()!r}"
                 notebook.page.wait_for_timeout(20)
                 now = lab.picture()
                 if now != last:

@@ -23,6 +23,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 if not CHROMIUM:
     pytest.skip("no Chromium on this machine (on Debian: apt install chromium)", allow_module_level=True)
 
+THREADS = "1"                              # of a kernel
 NOTEBOOK, PICTURE, RUN = 180, 15, 120      # seconds: to run a notebook, to answer a moved control, for a live lab to come to its end
 WINDOW = dict(width=1300, height=900)
 SHORTER = {"14_trick_lab": ("STEPS = 300 ", "STEPS = 40 ")}    # a live run that is long in the lesson is cut short here; tests/test_trick_lab.py trains it
@@ -60,7 +61,7 @@ def server(tmp_path_factory):
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={home}",
          f"--LabApp.user_settings_dir={home / 'settings'}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-        env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(home / "config"), HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        env=dict(os.environ, OMP_NUM_THREADS=THREADS, PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(home / "config"), HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(120):
         try:
             urllib.request.urlopen(address + "/api", timeout=2)
