@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'LOOK', 'TICK', 'PICTURES', 'RUN', 'LAST', 'SURPRISE', 'ASK', 'BLUE', 'ORANGE', 'DARKER', 'GREEN', 'PINK',
-           'PARTS', 'WIRES', 'figure', 'png', 'slider', 'choice', 'Panel', 'Guess', 'Shell', 'Lab', 'Clock', 'Live',
-           'Steered', 'whole_gan', 'blank', 'Verdict', 'check']
+           'PARTS', 'WIRES', 'figure', 'png', 'slider', 'choice', 'Panel', 'same', 'Guess', 'Shell', 'Lab', 'Clock',
+           'Live', 'Steered', 'whole_gan', 'blank', 'Verdict', 'check']
 
 # %% ../nbs/tool/labs.ipynb #cell-2
 import ast
 import base64
 import inspect
 import io
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -106,15 +107,20 @@ class Panel:
             for w in busy: w.disabled = False
 
 # %% ../nbs/tool/labs.ipynb #cell-16
+def same(a, b):
+    "Equal, or as near as a browser's arithmetic brings it back: .3 returns as .30000000000000004."
+    return a == b or isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-9)
+
 class Guess(Panel):
     "A panel that keeps its answer until there is a guess and a move."
     ended = True
+    def away(self): return not all(same(value, self.start[name]) for name, value in self.values().items())
     def waits(self): return self.right is not None and self.prediction.value is None
 
     def _go(self, name=None):       # this control was moved, or a guess made after a move
         if self.locked: return
         if self.waits(): return self._tell('Choose a prediction first.')
-        self.moved = self.moved or self.values() != self.start
+        self.moved = self.moved or self.away()
         if self.right: self.prediction.disabled = True       # no second guess on the way
         self.refresh()
 
@@ -160,8 +166,8 @@ class Shell(Guess):
         self.core, self.plot, self.right, self.answer, self.show = core, plot, right, answer, show or {}
         self.start, self.result, self.moved, self.locked = self.values(), None, False, False
         for button, action in zip(self.buttons, (self.reset, self.pin)): button.on_click(lambda _, action=action: action())
-        for name, w in controls.items(): w.observe(lambda _, name=name: self._go(name), 'value')
-        if predict: self.prediction.observe(lambda _: self._go() if right and self.values() != self.start else self._tell(), 'value')
+        for name, w in controls.items(): w.observe(lambda c, name=name: same(c['old'], c['new']) or self._go(name), 'value')
+        if predict: self.prediction.observe(lambda _: self._go() if right and self.away() else self._tell(), 'value')
         self.open()
         self.cover = self.image.value
 

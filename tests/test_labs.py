@@ -84,6 +84,22 @@ def test_a_guess_cannot_be_changed_once_the_picture_has():
     assert one.prediction.disabled
 
 
+@pytest.mark.parametrize("kind", (Lab, Live, Steered))
+def test_what_a_browser_rounds_is_no_move(kind):
+    "A slider that starts at .3 in steps of .1 comes back from the browser as .30000000000000004."
+    more = {Lab: {}, Live: dict(steps=20), Steered: dict(steps=20, steers=["rate"], presets={})}[kind]
+    core = (lambda rate: dict(path=[0, rate])) if kind is Lab else Counter
+    one = kind(core, plot, dict(rate=slider("rate", .3, .1, 2.4, .1)), question="?", predict=["yes", "no"], right="no", answer="Because.", **more)
+    start = one.image.value
+    for guess in (None, "yes"):
+        one.prediction.value = guess
+        one.controls["rate"].value = .1 + .1 * 2
+        one.controls["rate"].value = .3
+        assert one.image.value == start and not one.moved and "Because" not in one.status.value
+    one.controls["rate"].value = .4
+    assert one.moved
+
+
 @pytest.mark.parametrize("make", (lab, counter))
 def test_reset_brings_everything_back(make):
     one = make(**GUESS)

@@ -174,34 +174,37 @@ SEEDS = pytest.mark.parametrize("seed", (1, 2, 3))
 
 @SEEDS
 def test_healthy_the_rocks_sharpen(ended, seed):
-    "Seen after 100 steps, seeds 1 to 3: gap GAPS, LPIPS LP of the start's."
+    "Seen: gap .61 to .94, LPIPS .77 to .87 of the start's."
     run = ended("healthy", seed, 100)
-    assert .2 < run.gap < 3 and run.lpips < .96 and run.psnr > .95
+    assert .35 < run.gap < 1.5 and run.gradient_d > 6 and run.lpips < .96 and run.psnr > .95
 
 
 @SEEDS
 def test_a_d_too_strong_knows_and_g_stands_still(ended, seed):
+    "Seen: gap 3.0 to 6.9 (healthy: .61 to .94), LPIPS .99 of the start's."
     run = ended("D too strong", seed, 100)
-    assert run.gap > 1.5 * ended("healthy", seed, 100).gap and run.lpips > .97
+    assert run.gap > 1.5 and run.lpips > .97
 
 
 @SEEDS
 def test_a_d_too_weak_knows_nothing_and_g_stands_still(ended, seed):
+    "Seen: gap -.14 to -.03."
     run = ended("D too weak", seed, 60)
     assert abs(run.gap) < .3 and run.lpips > .97
 
 
 @SEEDS
 def test_noise_that_never_decays_keeps_d_from_telling_them_apart(ended, seed):
+    "Seen: gap -.12 to .13, LPIPS .98 to 1.02 of the start's."
     run = ended("noise that never decays", seed, 100)
-    assert run.gap < .6 * ended("healthy", seed, 100).gap and run.lpips > .97
+    assert run.gap < .35 and run.lpips > .97
 
 
 @SEEDS
 def test_labels_smoothed_too_much_leave_d_nothing_to_learn(ended, seed):
-    "With labels of .55 and .45 a relativistic D is at its best when real and generated logits are log(.55 / .45) = .2 apart."
+    "A relativistic D with labels of .55 and .45 is at its best with logits log(.55 / .45) = .2 apart. Seen: gap -.02 to .01, gradient 1.1 to 1.8 (healthy: 14 to 20)."
     run = ended("labels smoothed too much", seed, 60)
-    assert abs(run.gap) < 2 * math.log(.55 / .45) and run.gradient_d < .5 * ended("healthy", seed, 100).gradient_d and run.lpips > .97
+    assert abs(run.gap) < 2 * math.log(.55 / .45) and run.gradient_d < 6 and run.lpips > .97
 
 
 @SEEDS
