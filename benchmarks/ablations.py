@@ -84,7 +84,7 @@ def ablation(name, seed):
         if log.step == alone: settings.adversarial_weight, settings.perceptual_weight = weights      # read at the next step
         if log.step > settings.steps - 50 and "d_real" in log.values: gaps.append(log.values["d_real"] - log.values["d_fake"])
     seconds = round(time.perf_counter() - begin, 1)
-    return dict(steps=settings.steps, seconds=seconds, logit_gap=round(sum(gaps) / max(len(gaps), 1), 4)) | measure(state.ema, valid)
+    return dict(steps=settings.steps, precision=str(state.precision).removeprefix("torch."), seconds=seconds, logit_gap=round(sum(gaps) / max(len(gaps), 1), 4)) | measure(state.ema, valid)
 
 
 def main():

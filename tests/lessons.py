@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -91,6 +92,23 @@ def labs(path):
     names = set(re.findall(r"^(\w+) = (?:\w+\.)?(?:Lab|Live|Steered)\(", "\n".join(text for _, text in code(path)), re.M))
     last = [(i, text.rstrip().splitlines()[-1].strip()) for i, text in code(path) if text.strip()]
     return [(i, line) for i, line in last if line in names]
+
+
+@contextmanager
+def names_of(path, marks):
+    "What a notebook's code cells define: of each text in `marks` the one cell that holds it, executed in the notebook's folder on one thread."
+    import torch        # only tests of trainings need it
+    texts, names, here, threads = [text for _, text in code(path)], {}, os.getcwd(), torch.get_num_threads()
+    os.chdir(path.parent)
+    torch.set_num_threads(1)
+    try:
+        for mark in marks:
+            [text] = [t for t in texts if mark in t]
+            exec(text, names)
+        yield names
+    finally:
+        os.chdir(here)
+        torch.set_num_threads(threads)
 
 
 def run(path, online=False):

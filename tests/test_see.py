@@ -3,31 +3,17 @@
 The bounds are wide. Seen on three seeds: texture of the picture at the end over that of the pixels alone 1.3 to 1.5, distance (LPIPS) below
 bicubic's by .2 to .3. They hold for a training as a whole, not for a number of it, so the order in which a processor adds does not matter.
 """
-import json
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from lessons import NBS, names_of
 
 
 @pytest.fixture(scope="module")
 def lesson():
     "The lesson's names: imports, the photograph, the training, its numbers. Its labs and large networks stay out."
-    cells = ["".join(c["source"]) for c in json.loads((ROOT / "nbs" / "01_see.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
-    wanted = ("from esrdgan.generator", "def cut(", "class Training", "def one_step", "def texture")
-    names, here, threads = {}, os.getcwd(), torch.get_num_threads()
-    os.chdir(ROOT / "nbs")
-    try:
-        for mark in wanted:
-            [cell] = [c for c in cells if mark in c]
-            exec(cell, names)
+    with names_of(NBS / "01_see.ipynb", ("from esrdgan.generator", "def cut(", "class Training", "def one_step", "def texture")) as names:
         yield names
-    finally:
-        os.chdir(here)
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
