@@ -10,7 +10,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-BROWSER := $(BIN)/python -m pytest tests/test_browser.py -q -n 2 --dist worksteal
 RECIPE := mini-psnr
 DATA ?= $(ESRDGAN_DATA:%=%/bsds400)
 
@@ -27,17 +26,13 @@ train: .venv/core
 	$(BIN)/esrdgan train --recipe $(RECIPE) --data "$(DATA)" --resume
 
 test: .venv/test
-	@browser=passed; rest=passed; \
-	$(BROWSER) || { [ $$? = 5 ] && browser='skipped (no Chromium)' || browser=failed; }; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -n 2 --dist worksteal --ignore=tests/test_browser.py --durations=10 || rest=failed; \
-	echo "browser part: $$browser, the rest: $$rest"; \
-	[ "$$browser" != failed ] && [ $$rest = passed ]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -n 2 --dist worksteal --durations=10 -rs
 
 lesson: .venv/test
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/one.py "$(or $(NAME),$(N))"
 
 browser: .venv/test
-	$(BROWSER)
+	$(BIN)/python -m pytest tests/test_browser.py -q -n 2 --dist worksteal
 
 bench: .venv/test
 	$(BIN)/python benchmarks/inference.py
@@ -51,15 +46,15 @@ lessons: .venv/test
 	$(PYTHON) -m venv .venv || { echo "python3 with venv is needed (on Debian and Ubuntu: apt install python3-venv)"; rm -rf .venv; exit 1; }
 
 .venv/core: settings.ini setup.py | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --no-compile --editable .
 	@touch $@
 
 .venv/lessons: settings.ini setup.py | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable '.[lessons]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[lessons]'
 	@touch $@ .venv/core
 
 .venv/test: settings.ini setup.py | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable '.[lessons,test]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[lessons,test]'
 	@touch $@ .venv/core .venv/lessons
 
 clean:

@@ -160,7 +160,7 @@ class Notebook:
                 return
             if time.monotonic() > end:
                 pytest.fail(f"{self.name}: after {seconds:g} s still not: {what}", pytrace=False)
-            self.page.wait_for_timeout(300)
+            self.page.wait_for_timeout(100)
 
     def run(self):
         self.page.evaluate(START)
@@ -171,9 +171,9 @@ class Notebook:
 
     def rest(self):
         "What was moved has reached the kernel, and the kernel has answered."
-        self.page.wait_for_timeout(400)
+        self.page.wait_for_timeout(150)
         self.wait("() => Boolean(document.querySelector(\".jp-Notebook-ExecutionIndicator[data-status='idle']\"))", None, PICTURE, "the kernel rests")
-        self.page.wait_for_timeout(100)
+        self.page.wait_for_timeout(50)
 
     def value(self, code):
         "The value of an expression in the notebook's kernel."
