@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VGG', 'MODEL', 'FAITHFUL', 'whole_report', 'use', 'score', 'demo', 'fetch', 'crops', 'check_pictures', 'weights',
-           'export', 'init', 'check_config', 'train', 'whole_number', 'data_commands', 'training_commands', 'parser',
-           'main']
+           'export', 'init', 'check_config', 'train', 'doctor', 'whole_number', 'data_commands', 'training_commands',
+           'parser', 'main']
 
 # %% ../nbs/tool/cli.ipynb #cell-2
 import argparse
@@ -14,20 +14,25 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
+
 import esrdgan
 from .build import RunPictures
 from .config import ConfigError, config_text, read_config, write_config
 from .data import DataError
 from .distributed import everyone, one_first, together
+from .doctor import Record, diagnose, evidence, report
 from .evaluate import certify, contact_sheet, evaluate, table, write_ancestor_csv, write_csv, write_json
 from .export import export_onnx
 from .features import fetch_vgg16
 from .fetch import sha256
 from .image import PictureError, list_pictures
 from .inference import PRECISIONS, FolderReport, pick_device, upscale, upscale_folder
+from .logs import read_lines
 from .prepare import SETS, check_data, fetch_set, make_crops
 from .recipes import RECIPES, recipe_config
-from .run import check as dry_run, run
+from .run import STAGES, check as dry_run, run
+from .state import checkpoints
 from .train import DistContext, TrainingError
 from .weights import WEIGHTS, WeightsError, find_weights, load_between, load_generator
 
@@ -186,6 +191,37 @@ def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, ch
     return 0
 
 # %% ../nbs/tool/cli.ipynb #cell-32
+def _passes(stage):
+    "The count of D's first batch norm in the newest checkpoint, and that checkpoint's step; None where there is none."
+    newest = checkpoints(stage)[:1]
+    if not newest: return
+    try: saved = torch.load(newest[0], map_location='cpu', weights_only=True)
+    except Exception as error: return print(f'warning: {newest[0]} passed over, not a whole checkpoint ({type(error).__name__})', file=sys.stderr)
+    counts = [count.item() for name, count in saved.get('discriminator', {}).items() if name.endswith('num_batches_tracked')]
+    return (counts[0], saved['step']) if counts else None
+
+def _records(path):
+    "What is known of each stage below a run's folder, of one stage's folder, or of a log alone."
+    if path.is_file(): return {path.stem: Record(read_lines(path))}
+    stages = [stage for stage in (path, *(path / name for name in STAGES)) if (stage / 'log.jsonl').is_file()]
+    if not stages: raise TrainingError(f'{path} holds no log.jsonl: name the folder of a run, of one of its stages, or a log')
+    file = stages[0].parent / 'config.ini'
+    config = read_config(file) if file.is_file() else None
+    known = lambda stage: (config.settings(stage), config.losses.adversarial) if config and stage in STAGES else (None, '')
+    return {stage.name: Record(read_lines(stage / 'log.jsonl'), *known(stage.name), _passes(stage)) for stage in stages}
+
+def doctor(args:argparse.Namespace)->int:   # path, out
+    "Say what is wrong with a training, from its log."
+    for stage, record in _records(Path(args.path)).items():
+        findings, picture = diagnose(record), Path(args.out) / f'{stage}.png'
+        print(f'{stage}, {record.steps} steps', *report(findings), sep='\n')
+        if not record.steps: continue
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        evidence(record, findings).savefig(picture)
+        print(f'the evidence: {picture}')
+    return 0
+
+# %% ../nbs/tool/cli.ipynb #cell-35
 def whole_number(
     text:str,       # as typed
     least:int=1,
@@ -208,7 +244,7 @@ def _running():
     flags.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     return flags
 
-# %% ../nbs/tool/cli.ipynb #cell-33
+# %% ../nbs/tool/cli.ipynb #cell-36
 def _command(commands, name, run, *examples, parents=()):
     "Add a command; what comes back adds its arguments."
     new = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents, allow_abbrev=False,
@@ -234,7 +270,7 @@ def _picture_commands(commands):
     add('--data', default=str(Path(esrdgan.__file__).parent.parent / 'data'), metavar='DIR', help='folder with samples/ and valid/ (default: that of the clone)')
     add('--model', default=MODEL, metavar='NAME_OR_FILE', help=f'weights (default {MODEL})')
 
-# %% ../nbs/tool/cli.ipynb #cell-34
+# %% ../nbs/tool/cli.ipynb #cell-37
 def data_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
 ):
@@ -260,7 +296,7 @@ def data_commands(
 def training_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
 ):
-    "Add `init`, `check-config` and `train` to a parser."
+    "Add `init`, `check-config`, `train` and `doctor` to a parser."
     add = command('init', init, 'my.ini --recipe esrgan')
     add('path', metavar='FILE', help='the .ini file to write')
     add('--recipe', default='esrgan', metavar='NAME', help=f'one of {", ".join(RECIPES)} (default esrgan)')
@@ -273,8 +309,11 @@ def training_commands(
     add('--name', default='', metavar='NAME', help='of the run, instead of that in the file')
     add('--resume', action='store_true', help='continue from the newest good checkpoint')
     add('--check', action='store_true', help='open every picture, make a step of each stage, and stop')
+    add = command('doctor', doctor, 'runs/mine', 'runs/mine/gan', 'weights/mini-gan.jsonl')
+    add('path', metavar='RUN', help='folder of a run or of one of its stages, or a log (.jsonl)')
+    add('--out', default='out/doctor', metavar='DIR', help='folder for the pictures (default out/doctor)')
 
-# %% ../nbs/tool/cli.ipynb #cell-35
+# %% ../nbs/tool/cli.ipynb #cell-38
 def parser()->argparse.ArgumentParser:
     "All commands and their options. Defaults are written here and nowhere else."
     top = argparse.ArgumentParser(prog='esrdgan', description='Enlarge photographs with an ESRGAN, and measure how well.', epilog='esrdgan COMMAND --help shows examples.')
@@ -284,7 +323,7 @@ def parser()->argparse.ArgumentParser:
     for add_to in (data_commands, training_commands): add_to(partial(_command, commands))
     return top
 
-# %% ../nbs/tool/cli.ipynb #cell-38
+# %% ../nbs/tool/cli.ipynb #cell-41
 def main(
     argv:list|None=None,   # words after `esrdgan`; None: those of the process
 )->int:                    # 0 all well, 1 some pictures failed, 2 an error explained in one line, 130 stopped by Ctrl-C

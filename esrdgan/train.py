@@ -102,6 +102,11 @@ def _noisy(hr, sr, state, settings, world):
     noisy = lambda x, name: instance_noise(settings.tricks, x, state.step, state.seed, name, world.part)
     return noisy(hr, 'real'), noisy(sr, 'fake')
 
+def _noise(seen, x, settings):
+    "How strong the noise is that D sees, measured: its root mean square. Nothing where none was asked for."
+    if not settings.tricks.instance_noise: return {}
+    return {'noise_d': (seen - x).square().mean().sqrt()}
+
 # %% ../nbs/13_loop.ipynb #cell-22
 def d_step(
     state:State,
@@ -125,9 +130,15 @@ def d_step(
     sum(weight * loss for weight, loss in terms.values()).backward()
     norm = _gradient(state.discriminator, 'discriminator', state, settings, world)
     state.opt_d.step()
-    return losses, _numbers(dict(d_real=d_real, d_fake=d_fake), world) | norm
+    seen = dict(d_real=d_real, d_fake=d_fake) | _noise(real, hr, settings)
+    return losses, _numbers(seen, world) | norm
 
 # %% ../nbs/13_loop.ipynb #cell-25
+def _gradient_at(sr, loss):
+    "What a loss asks of every pixel of `sr`; zeros where it does not depend on `sr`."
+    if not loss.requires_grad: return torch.zeros_like(sr)
+    return torch.autograd.grad(loss, sr, materialize_grads=True)[0]
+
 @contextmanager
 def _frozen(network):
     "Inside, the network passes gradients on and keeps none; afterwards it learns as before, come what may."
@@ -160,12 +171,14 @@ def g_step(
             d_fake = state.discriminator(fake).float()
         terms['adversarial_g'] = settings.adversarial_weight, state.adversarial.g(d_real, d_fake, world.mean)
     losses = _losses(terms, state, world)
+    asked = {name: _gradient_at(sr, weight * loss) for name, (weight, loss) in reversed(terms.items())}
     state.opt_g.zero_grad()
-    sum(weight * loss for weight, loss in terms.values()).backward()
+    sr.backward(sum(asked.values()))
     norm = _gradient(state.generator, 'generator', state, settings, world)
     state.opt_g.step()
     update_ema(state.ema, state.generator, settings.tricks.ema)
-    return losses, norm
+    shares = _numbers({f'sr_{name}': gradient.square().sum() for name, gradient in asked.items()}, world)
+    return losses, norm | {name: square ** .5 for name, square in shares.items()}
 
 # %% ../nbs/13_loop.ipynb #cell-29
 def _possible(state, settings):

@@ -74,7 +74,8 @@ def test_six_steps_are_three_and_three_in_a_new_process(tmp_path, kind):
     load_state(second, tmp_path / "6.pt")
     assert same(fingerprint(whole), fingerprint(second))
     assert [set(l[1]) for l in logs] == [{"adversarial_d", "r1", "r2"}, {"adversarial_d", "r1", "r2", "pixel", "perceptual", "adversarial_g"}] * 3
-    assert {"rate_g", "rate_d", "red", "green", "blue", "d_real", "d_fake", "gradient_d", "gradient_g"} == set(logs[-1][2])
+    asked = {"sr_pixel", "sr_perceptual", "sr_adversarial_g"}
+    assert {"rate_g", "rate_d", "red", "green", "blue", "d_real", "d_fake", "noise_d", "gradient_d", "gradient_g"} | asked == set(logs[-1][2])
 
 
 def small(**kw):
@@ -169,13 +170,30 @@ def test_the_gradient_of_g_is_that_of_its_weighted_sum():
     state, (lr, hr) = small(features=Features()), a_batch()
     sr = state.generator(lr)
     d_real, d_fake = state.discriminator(hr), state.discriminator(sr)
-    wanted = torch.autograd.grad(.5 * (sr - hr).abs().mean() + 2 * (sr**2 - hr**2).abs().mean()
-                                 + 20 * (imresize(sr, 1 / 4) - imresize(hr, 1 / 4)).abs().mean()
-                                 + .1 * RELATIVISTIC_AVERAGE.g(d_real, d_fake), list(state.generator.parameters()))
+    terms = dict(pixel=.5 * (sr - hr).abs().mean(), perceptual=2 * (sr**2 - hr**2).abs().mean(),
+                 consistency=20 * (imresize(sr, 1 / 4) - imresize(hr, 1 / 4)).abs().mean(), adversarial_g=.1 * RELATIVISTIC_AVERAGE.g(d_real, d_fake))
+    wanted = torch.autograd.grad(sum(terms.values()), list(state.generator.parameters()), retain_graph=True)
+    asked = {name: torch.autograd.grad(term, sr, retain_graph=True)[0].norm().item() for name, term in terms.items()}
     losses, values = g_step(state, hr, state.generator(lr), settings)
     for p, g in zip(state.generator.parameters(), wanted): torch.testing.assert_close(p.grad, g, atol=1e-7, rtol=1e-4)
     assert values["gradient_g"] == pytest.approx(torch.stack([g.square().sum() for g in wanted]).sum().sqrt().item(), rel=1e-4)
     assert losses["pixel"] == pytest.approx((sr - hr).abs().mean().item(), rel=1e-5)
+    assert {name: values[f"sr_{name}"] for name in terms} == {name: pytest.approx(norm, rel=1e-3) for name, norm in asked.items()}
+
+
+def test_a_term_that_g_cannot_move_asks_for_nothing():
+    "A loss cut off from SR by a misplaced detach: the others still move G, and the log says 0."
+    state, (lr, hr) = small(), a_batch()
+    state.adversarial = Adversarial(RELATIVISTIC_AVERAGE.d, lambda d_real, d_fake, mean: RELATIVISTIC_AVERAGE.g(d_real, d_fake.detach(), mean))
+    _, values = g_step(state, hr, state.generator(lr), Settings(adversarial_weight=1.))
+    assert values["sr_adversarial_g"] == 0 < values["sr_pixel"] and values["gradient_g"] > 0
+
+
+def test_the_noise_that_d_sees_is_measured():
+    state, (lr, hr) = small(), a_batch()
+    sr = state.generator(lr).detach()
+    for level in (.1, .5): assert d_step(state, hr, sr, Settings(adversarial_weight=1., tricks=Tricks(instance_noise=level)))[1]["noise_d"] == pytest.approx(level, rel=.1)
+    assert "noise_d" not in d_step(state, hr, sr, Settings(adversarial_weight=1.))[1]
 
 
 def test_the_gradient_of_d_is_that_of_its_terms_written_out():
