@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['atomic_write', 'check_writable', 'png_chunk', 'bare', 'Notes', 'orientation', 'png_profile', 'read_notes',
-           'made_by_us', 'png_notes', 'pillow_notes']
+           'made_by_us', 'stripped', 'png_notes', 'pillow_notes']
 
 # %% ../nbs/pictures/files.ipynb #cell-3
 import io
@@ -207,6 +207,12 @@ def _xmp_bytes(notes, size):
     for name, side in zip(((b'tiff:ImageWidth', b'exif:PixelXDimension'), (b'tiff:ImageLength', b'exif:PixelYDimension')), size):
         xmp = re.sub(rb'((?:%s|%s)(?:="|>))[0-9]+' % name, rb'\g<1>%d' % side, xmp)
     return xmp
+
+def stripped(
+    notes:Notes,   # of a source
+)->Notes:          # only what its colours mean
+    "Leave out what a file says of itself."
+    return Notes(chunks=[(kind, data) for kind, data in notes.chunks if kind in _COLOUR | {b'sRGB'}])
 
 def png_notes(
     notes:Notes,           # what shall be said

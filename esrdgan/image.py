@@ -67,7 +67,7 @@ def _sixteen(data, im, raw):
     else: high, low = np.asarray(im), _unpacked(data, raw.replace('16B', '16L'))
     return high.astype(np.uint16) * 256 + low
 
-# %% ../nbs/pictures/image.ipynb #x
+# %% ../nbs/pictures/image.ipynb #cell-19
 _RAW_SUFFIXES = set('.dng .nef .nrw .cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .erf .kdc .dcr .mrw .mos .iiq .rwl .gpr'.split())
 _RAW_STARTS = (b'FUJIFILMCCD-RAW', b'IIU\0', b'IIRO', b'IIRS', b'MMOR', b'FOVb', b'\0MRM')
 _RAW = "a camera's raw file: develop it first, in the camera's own program, darktable or RawTherapee"
@@ -105,7 +105,7 @@ def _deep_tiff(path, data):
     if page.extrasamples[0] == 1: a[..., :3] = np.minimum(65535, a[..., :3] * 65535. / np.maximum(a[..., 3:4], 1) + .5)      # colours times alpha
     return a[..., :4]
 
-# %% ../nbs/pictures/image.ipynb #x
+# %% ../nbs/pictures/image.ipynb #cell-21
 def _decode(path, data, pixels):
     "A Picture's fields; `data` is the whole file, `pixels` what Pillow shall see of it."
     with Image.open(io.BytesIO(pixels)) as im:
@@ -147,7 +147,7 @@ def _left_out(im, data, pixels):
     if im.format == 'SGI': deep = 8 * data[3]
     return [f'frame 1 of {frames}'] * (frames > 1) + [f'8 of its {deep} bits per channel'] * (deep > 8)
 
-# %% ../nbs/pictures/image.ipynb #cell-21
+# %% ../nbs/pictures/image.ipynb #cell-23
 @cache
 def picture_suffixes()->frozenset:   # '.png', '.jpg', ... in small letters
     "Every suffix that can be read here; it puts the readers of `pip install esrdgan[formats]` to work."
@@ -212,14 +212,14 @@ def read_picture(
     colours = 3 if len(x) > 2 else 1
     return Picture(x[:colours].expand(3, -1, -1).contiguous(), x[colours:] if len(x) > colours else None, **found)
 
-# %% ../nbs/pictures/image.ipynb #cell-22
+# %% ../nbs/pictures/image.ipynb #cell-24
 def read_image(
     path:str|Path,   # a picture file
 )->torch.Tensor:     # (3, H, W) float32, 0..1
     "Only the colours of a picture file, upright; raises `PictureError`."
     return read_picture(path).rgb
 
-# %% ../nbs/pictures/image.ipynb #cell-27
+# %% ../nbs/pictures/image.ipynb #cell-29
 FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP', '.tif': 'TIFF', '.tiff': 'TIFF', '.bmp': 'BMP'}   # to write
 _PLUGINS = dict.fromkeys(('.heic', '.heif', '.hif', '.avif', '.avifs'), 'pillow-heif') | {'.jxl': 'pillow-jxl-plugin'}      # what pip installs to read them
 _UNREAD = dict.fromkeys(_RAW_SUFFIXES, f'is {_RAW}') | {s: f'is a kind ({s}) that cannot be read: export it as PNG' for s in '.exr .hdr .jxr .svg .xcf .psb .kra'.split()}
@@ -274,7 +274,7 @@ def list_pictures(
     if passed: warnings.warn(f'passed over: {"; ".join(passed[:3])}' + f'; and {len(passed) - 3} more' * (len(passed) > 3), PictureWarning, stacklevel=2)
     return sorted(found.places)
 
-# %% ../nbs/pictures/image.ipynb #cell-31
+# %% ../nbs/pictures/image.ipynb #cell-33
 def encode_png16(
     a:np.ndarray,      # (H, W, C) uint16; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA
     side:bytes=b'',    # chunks to stand before the pixels, from `png_notes`
@@ -288,7 +288,7 @@ def encode_png16(
     parts = [png_chunk(b'IDAT', pixels[k:k + 2**24]) for k in range(0, len(pixels), 2**24)]      # a chunk ends below 2 GB
     return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + side + b''.join(parts) + png_chunk(b'IEND', b'')
 
-# %% ../nbs/pictures/image.ipynb #cell-35
+# %% ../nbs/pictures/image.ipynb #cell-37
 _MOST = {'JPEG': 65_535, 'WEBP': 16_383}     # pixels a side
 
 def check_format(
@@ -331,7 +331,7 @@ def _encode(a, form, **options):
     Image.fromarray(a[..., 0] if a.shape[2] == 1 else a).save(buffer, form, **options)
     return buffer.getvalue()
 
-# %% ../nbs/pictures/image.ipynb #cell-36
+# %% ../nbs/pictures/image.ipynb #cell-38
 def write_image(
     x:torch.Tensor,   # (3, H, W) or (1, H, W), 0..1
     path:str|Path,    # the suffix names the format
