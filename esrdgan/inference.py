@@ -239,7 +239,7 @@ class FolderReport:
     remarks:list[tuple[Path, str]] = field(default_factory=list)   # (input, what the result leaves out)
     results:list[Path] = field(default_factory=list)               # inputs that are results of ours, in `out`: left alone
 
-# %% ../nbs/networks/inference.ipynb #new-1
+# %% ../nbs/networks/inference.ipynb #cell-33
 def model_digest(
     model:nn.Module,   # any
 )->str:                # 16 letters that change with any weight
