@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,7 +89,8 @@ def bare(
         return data[:8] + b''.join(data[a:b] for kind, a, b in _chunks(data) if kind in _PIXELS)
     if data.startswith(b'\xff\xd8'):
         parts = list(_segments(data))
-        keep = [data[a:b] for marker, a, b in parts if not (0xE1 <= marker <= 0xEF and marker != 0xEE or marker == 0xFE)]   # EE: the kind of colours
+        adobe = lambda a, b: data[a + 4:a + 9] == b'Adobe' and b - a >= 16                # it says which kind of colours these are
+        keep = [data[a:b] for marker, a, b in parts if not 0xE0 <= marker <= 0xEF and marker != 0xFE or marker == 0xEE and adobe(a, b)]
         return data[:2] + b''.join(keep) + data[parts[-1][2] if parts else 2:]
     return data
 
@@ -105,8 +107,10 @@ class Notes:
 
 def _parsed(data):
     exif = Image.Exif()
-    try: exif.load(data)
-    except Exception: return Image.Exif()         # broken in one of many ways
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try: exif.load(data)
+        except Exception: return Image.Exif()         # broken in one of many ways
     return exif
 
 def orientation(
@@ -186,21 +190,25 @@ def _exif_bytes(notes, size, most=1 << 30):
     "(EXIF for a picture of `size`, is it complete?): the fullest of four versions that can be written."
     maker, inner_blocks, everything = {0x927C}, {0x8769, 0x8825}, {*range(1 << 16)}
     for leave in (set(), maker, maker | inner_blocks, everything):
-        try:
-            exif = _parsed(notes.exif)
-            for tag in (_LAYOUT | leave) & {*exif}: del exif[tag]
-            if 0x0112 in exif: exif[0x0112] = 1
-            inner = exif.get_ifd(0x8769) if 0x8769 in exif else {}
-            for tag in leave & {*inner}: del inner[tag]
-            inner.update({tag: side for tag, side in zip((0xA002, 0xA003), size) if tag in inner})
-            before = exif.get(_SOFTWARE, '')
-            words = [_OURS.sub('', before) if isinstance(before, str) else '', f'esrdgan {json.dumps(notes.made)}' if notes.made else '']
-            if any(words): exif[_SOFTWARE] = '; '.join(filter(None, words))
-            elif before: del exif[_SOFTWARE]
-            data = exif.tobytes() if len(exif) else b''
-            if len(data) <= most: return data, not leave
+        try: data = _rewritten(notes, size, leave)
         except Exception: continue      # a tag that Pillow cannot write
+        if len(data) <= most: return data, not leave
     return b'', False
+
+def _rewritten(notes, size, leave):
+    exif = _parsed(notes.exif)
+    for tag in (_LAYOUT | leave) & {*exif}: del exif[tag]
+    if 0x0112 in exif: exif[0x0112] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        inner = exif.get_ifd(0x8769) if 0x8769 in exif else {}
+        for tag in leave & {*inner}: del inner[tag]
+        inner.update({tag: side for tag, side in zip((0xA002, 0xA003), size) if tag in inner})
+        before = exif.get(_SOFTWARE, '')
+        words = [_OURS.sub('', before) if isinstance(before, str) else '', f'esrdgan {json.dumps(notes.made)}' if notes.made else '']
+        if any(words): exif[_SOFTWARE] = '; '.join(filter(None, words))
+        elif before: del exif[_SOFTWARE]
+        return exif.tobytes() if len(exif) else b''
 
 def _xmp_bytes(notes, size):
     xmp = re.sub(rb'(tiff:Orientation(?:="|>))[0-9]+', rb'\g<1>1', notes.xmp)

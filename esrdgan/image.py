@@ -185,6 +185,7 @@ def _fields(path):
     except (PictureError, Image.DecompressionBombError, Image.DecompressionBombWarning): raise
     except Exception as error:
         if isinstance(error, Image.UnidentifiedImageError) and (known := _kind(path, data)): raise known from None
+        if 'Ghostscript' in str(error) or 'cannot find loader' in str(error): raise UnsupportedKind(f'{path} is a drawing that cannot be opened here: {error}') from None
         if first == pixels: raise
         return (fields := _decode(path, data, pixels)) | dict(remarks=[*fields['remarks'], 'its side data is broken and left out'])
 

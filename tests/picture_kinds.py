@@ -280,7 +280,7 @@ KINDS = [
     ("tga", saved("photo", COLOUR, "tga"), Kind(COLOURS)),
     ("qoi", saved("photo", COLOUR, "qoi"), Kind(COLOURS)),
     ("pcx", saved("photo", COLOUR, "pcx"), Kind(COLOURS)),
-    ("ico", saved("photo", FLAT, "ico"), Kind(flat, np.full((16, 16), 255, np.uint8))),
+    ("ico", saved("photo", FLAT, "ico"), Kind(flat)),
     ("a web page", raw("page.jpg", b"\n<!DOCTYPE html><html>quota exceeded</html>"), "is a web page, not a picture"),
     ("an SVG", raw("drawing.png", b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'), "a drawing or a document"),
     ("a PDF", raw("paper.png", encoded(COLOUR, "PDF")), "a drawing or a document"),
