@@ -326,7 +326,7 @@ def test_what_pillow_opens_is_found():
 def test_kinds_that_an_extra_reads(module, form, suffix, tmp_path):
     pytest.importorskip(module)
     assert f".{suffix}" in picture_suffixes()
-    FLAT.save(tmp_path / f"a.{suffix}", form, exif=orientation(6), quality=95)
+    FLAT.save(tmp_path / f"a.{suffix}", form, exif=orientation(6).tobytes(), quality=95)
     picture = read_picture(tmp_path / f"a.{suffix}")
     assert (picture.rgb * 255 - torch.tensor([200., 100, 50])[:, None, None]).abs().max() < 4 and list_pictures(tmp_path)
 
