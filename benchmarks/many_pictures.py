@@ -88,20 +88,14 @@ def memory(pid):
 
 def use(folder, out, model):
     "(status, stdout, stderr, seconds, [(results there, memory)]) of one run."
-    env, start, trace = dict(os.environ, PYTHONPATH=str(ROOT)), time.time(), []
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+    env, start, trace, files = dict(os.environ, PYTHONPATH=str(ROOT)), time.time(), [], [out.with_name(f"{out.name}.{name}") for name in ("stdout", "stderr")]
+    with open(files[0], "wb") as said, open(files[1], "wb") as complained:
         process = subprocess.Popen([sys.executable, "-m", "esrdgan", "use", str(folder), "--out", str(out), "--model", model], env=env, stdout=said, stderr=complained)
         while process.poll() is None:
             time.sleep(.25)
-            complained.seek(0)
-            bars = re.findall(rb"(\d+)/\d+ \[", complained.read())
-            complained.seek(0, os.SEEK_END)
+            bars = re.findall(rb"(\d+)/\d+ \[", files[1].read_bytes()[-4000:])
             if (now := memory(process.pid)) and bars: trace.append((int(bars[-1]), now))
-        texts = []
-        for file in (said, complained):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "replace"))
-    return process.returncode, *texts, time.time() - start, trace
+    return process.returncode, *(file.read_text(encoding="utf-8", errors="replace") for file in files), time.time() - start, trace
 
 
 def main():

@@ -60,29 +60,31 @@ def _find(paths, recursive):
         try: one = find_pictures(path, recursive)
         except PictureError as error: failed.append(str(error)); continue
         found.places = one.places | found.places
-        for name in ('skipped', 'failed', 'others'): getattr(found, name).extend(x for x in getattr(one, name) if x not in getattr(found, name))
+        for name in ('skipped', 'failed', 'others'): setattr(found, name, list(dict.fromkeys(getattr(found, name) + getattr(one, name))))
     if not found.places: raise PictureError('; '.join(failed))
     return found, failed
 
 def use(args:argparse.Namespace)->int:   # paths, what _running() and _results() add, overwrite, recursive
     "Enlarge pictures and folders of pictures."
     found, failed = _find(args.paths, args.recursive)
-    if args.scale is not None and (args.width or args.height): raise PictureError('--scale and --width or --height both say how large: give one of them')
+    if args.scale is not None and (args.width or args.height):
+        raise PictureError('--scale and --width or --height both say how large: give one of them')
     if {*'/\\'} & {*(args.suffix or '')}: raise PictureError(f'--suffix {args.suffix}: a part of a name, without folders')
     with together(args.device) as world:
         with one_first(world): model = _model(args)      # one fetches, the others find it
         Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
         how = dict(ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
+        note = dict(model=Path(args.model).name, strength=args.strength, **how)
         report = whole_report(upscale_folder(
-            model, found.places, args.out, args.scale, partial(upscale, tile=args.tile, **how), args.width, args.height, args.seamless, args.format, args.quality,
-            args.suffix, args.strip, dict(model=Path(args.model).name, strength=args.strength, **how), args.overwrite, (world.rank, world.size)), world)
+            model, found.places, args.out, args.scale, partial(upscale, tile=args.tile, **how), args.width, args.height, args.seamless,
+            args.format, args.quality, args.suffix, args.strip, note, args.overwrite, (world.rank, world.size)), world)
     if world.rank: return 0     # the first tells of all
     named = {*map(Path, args.paths)}
     line = lambda path, why: why if str(path) in why else f'{path}: {why}'
     failed += [line(*one) for one in [*found.failed, *report.failed, *(one for one in report.unread if one[0] in named)]]
     skipped = [line(*one) for one in [*found.skipped, *(one for one in report.unread if one[0] not in named)]]
-    counts = {'written': len(report.done), 'there already (--overwrite does them again)': len(report.skipped), 'failed': len(failed), 'skipped': len(skipped),
-              'results of earlier runs left alone': len(report.results), 'other files left out': len(found.others)}
+    counts = {'written': len(report.done), 'there already (--overwrite does them again)': len(report.skipped), 'failed': len(failed),
+              'skipped': len(skipped), 'results of earlier runs left alone': len(report.results), 'other files left out': len(found.others)}
     for path, what in report.remarks: print(f'{path}: {what}')
     print(f'{args.out}: ' + (', '.join(f'{n} {what}' for what, n in counts.items() if n) or 'nothing to do'))
     _complain([f'skipped: {why}' for why in skipped])
@@ -236,8 +238,10 @@ def _flat(add): add('--no-recursive', dest='recursive', action='store_false', he
 def _results(add):
     "The options of what `use` writes."
     add('--scale', type=float, metavar='N', help='enlargement of the result (default: that of the model)')
-    for side, other in (('width', 'height'), ('height', 'width')): add(f'--{side}', type=whole_number, metavar='PX', help=f'{side} of the result; the {other} follows, unless it is given, too')
-    add('--format', choices=['png', 'jpg', 'webp', 'tiff', 'same'], default='png', help='of the results; same: that of each picture where it can be written, else png (default png)')
+    for side, other in (('width', 'height'), ('height', 'width')):
+        add(f'--{side}', type=whole_number, metavar='PX', help=f'{side} of the result; the {other} follows, unless it is given, too')
+    add('--format', choices=['png', 'jpg', 'webp', 'tiff', 'same'], default='png',
+        help='of the results; same: that of each picture where it can be written, else png (default png)')
     add('--quality', type=partial(whole_number, most=100), default=95, metavar='N', help='of jpg and webp, 1 to 100 (default 95)')
     add('--suffix', metavar='TEXT', help='what a name gets (default _x4, _w1920 or what --scale, --width and --height ask for)')
     add('--strip', action='store_true', help='leave out what pictures say of themselves: date, place, camera, texts')
@@ -329,7 +333,9 @@ def _plain_warnings():
     "A warning about pictures is one line."
     with warnings.catch_warnings():
         usual = warnings.showwarning
-        def show(message, category, *rest): _complain([f'warning: {message}']) if issubclass(category, PictureWarning) else usual(message, category, *rest)
+        def show(message, category, *rest):
+            if issubclass(category, PictureWarning): _complain([f'warning: {message}'])
+            else: usual(message, category, *rest)
         warnings.showwarning = show
         yield
 

@@ -123,8 +123,9 @@ def orientation(
     return said if isinstance(said, int) and 1 <= said <= 8 else 1
 
 # %% ../nbs/pictures/files.ipynb #cell-15
-_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347, 512, 513, 514,
-           529, 530, 531, 532, 700, 33723, 34377, 34675, 37724, 50341}     # how a TIFF stores its pixels; and what is kept apart from EXIF or stale
+# tags that say how a TIFF stores its pixels, that are stale in a result, or that are kept apart from EXIF (700 XMP, 34675 a profile)
+_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347,
+           512, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675, 37724, 50341}
 _SOFTWARE, _OURS = 0x0131, re.compile(r'(?:; )?esrdgan (\{.*\})$', re.S)
 
 def _made(text):
@@ -147,7 +148,8 @@ def _of_png(data):
             try: text = (_inflated(text[1:]) if kind == b'zTXt' else text).split(maxsplit=2)[2]; notes.exif = bytes.fromhex(text.decode())
             except (ValueError, IndexError, zlib.error): pass
         elif kind in _SIDE: notes.chunks.append((kind, content))
-        if kind == b'pHYs' and len(content) == 9 and content[8] == 1: notes.dpi = tuple(n * .0254 for n in struct.unpack('>II', content[:8]))
+        if kind == b'pHYs' and content[8:] == b'\1':                       # dots per metre, across and down
+            notes.dpi = tuple(n * .0254 for n in struct.unpack('>II', content[:8]))
     return notes
 
 def png_profile(
@@ -172,7 +174,8 @@ def read_notes(
             for tag in _LAYOUT & {*tags}: del tags[tag]
             exif = tags.tobytes()
         exif, text = re.sub(rb'^(Exif\0\0)+', b'', exif), im.info.get('comment', b'')
-        return Notes(exif, im.info.get('xmp') or b'', im.info.get('dpi'), text if isinstance(text, bytes) else b'', made=_made(_parsed(exif).get(_SOFTWARE)))
+        text, made = text if isinstance(text, bytes) else b'', _made(_parsed(exif).get(_SOFTWARE))
+        return Notes(exif, im.info.get('xmp') or b'', im.info.get('dpi'), text, made=made)
     except Exception: return Notes()
 
 def made_by_us(
@@ -233,7 +236,8 @@ def png_notes(
     parts = [png_chunk(b'tEXt', b'esrdgan\0' + json.dumps(notes.made).encode('latin-1'))] if notes.made else []      # first: quickly found
     parts += [png_chunk(b'iCCP', b'icc\0\0' + zlib.compress(icc))] if icc else []
     parts += [png_chunk(kind, data) for kind, data in notes.chunks if not (icc and kind == b'sRGB')]
-    if notes.dpi and b'pHYs' not in kinds: parts.append(png_chunk(b'pHYs', struct.pack('>IIB', *(round(float(n) / .0254) for n in notes.dpi), 1)))
+    if notes.dpi and b'pHYs' not in kinds:
+        parts.append(png_chunk(b'pHYs', struct.pack('>IIB', *(round(float(n) / .0254) for n in notes.dpi), 1)))
     if notes.xmp: parts.append(png_chunk(b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + _xmp_bytes(notes, size)))
     if notes.comment: parts.append(png_chunk(b'tEXt', b'Comment\0' + notes.comment.replace(b'\0', b'')))
     if exif: parts.append(png_chunk(b'eXIf', exif[6:]))

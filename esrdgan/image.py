@@ -71,13 +71,14 @@ def _sixteen(data, im, raw):
     return high.astype(np.uint16) * 256 + low
 
 # %% ../nbs/pictures/image.ipynb #cell-19
-_RAW_SUFFIXES = set('.dng .nef .nrw .cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .erf .kdc .dcr .mrw .mos .iiq .rwl .gpr'.split())
+_RAW_SUFFIXES = set('.dng .nef .nrw .cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .erf .kdc .dcr .mrw .mos .iiq'.split())
 _RAW_STARTS = (b'FUJIFILMCCD-RAW', b'IIU\0', b'IIRO', b'IIRS', b'MMOR', b'FOVb', b'\0MRM')
 _RAW = "a camera's raw file: develop it first, in the camera's own program, darktable or RawTherapee"
 
 def _is_raw(path, data):
     tiff = data[:4] in (b'II*\0', b'MM\0*')
-    return data.startswith(_RAW_STARTS) or data[4:12] == b'ftypcrx ' or tiff and (data[8:10] == b'CR' or path.suffix.lower() in _RAW_SUFFIXES)
+    known = data.startswith(_RAW_STARTS) or data[4:12] == b'ftypcrx '
+    return known or tiff and (data[8:10] == b'CR' or path.suffix.lower() in _RAW_SUFFIXES)
 
 def _numbers(path, im, data):
     "A TIFF's pixels as (H, W, C) uint16; None where Pillow reads them right."
@@ -86,7 +87,8 @@ def _numbers(path, im, data):
     if 50706 in tags or meaning in (32803, 34892) or tags.get(254, 0) & 1 and 330 in tags: raise UnsupportedKind(f'{path} is {_RAW}')
     if sample or max(bits) > 16:
         kind = {2: 'signed', 3: 'floating-point'}.get(max(sample, default=0), 'whole' if not sample else 'complex')
-        raise PictureError(f'{path} holds {kind} numbers of {max(bits)} bits per channel, whose white is not known: save it with 8 or 16 bits')
+        what = f'{kind} numbers of {max(bits)} bits per channel, whose white is not known'
+        raise PictureError(f'{path} holds {what}: save it with 8 or 16 bits')
     if im.mode.startswith('I;16'):
         im.load()
         a = np.asarray(im).astype(np.uint32)[..., None]
@@ -105,7 +107,8 @@ def _deep_tiff(path, data):
     a = np.moveaxis(a, 0, -1) if page.planarconfig == 2 else a
     if page.photometric != 2 or a.dtype != np.uint16: raise PictureError(f'{what}: save it as a 16-bit PNG')
     if not page.extrasamples or page.extrasamples[0] == 0: return a[..., :3]
-    if page.extrasamples[0] == 1: a[..., :3] = np.minimum(65535, a[..., :3] * 65535. / np.maximum(a[..., 3:4], 1) + .5)      # colours times alpha
+    if page.extrasamples[0] == 1:           # its colours were multiplied by alpha
+        a[..., :3] = np.minimum(65535, a[..., :3] * 65535. / np.maximum(a[..., 3:4], 1) + .5)
     return a[..., :4]
 
 # %% ../nbs/pictures/image.ipynb #cell-21
@@ -123,7 +126,7 @@ def _decode(path, data, pixels):
         if raw in ('I;16B', 'LA;16B', 'RGB;16B', 'RGBA;16B'):
             a, grey = _sixteen(pixels, im, raw), raw in ('I;16B', 'LA;16B')
             if key is not None: a = np.dstack([a, (a != np.array(key)).any(2) * np.uint16(65535)])   # one colour is transparent
-        elif a is None and (im.mode.startswith('I;16') or (im.format == 'PPM' and im.mode == 'I')):      # a PGM's 16 bits come as wider numbers
+        elif a is None and (im.mode.startswith('I;16') or im.format == 'PPM' and im.mode == 'I'):     # a PGM's 16 bits come as wider numbers
             a, grey = np.asarray(im).astype(np.uint16)[..., None], True
         elif im.mode in ('I', 'F'): raise PictureError(f'{path} has 32 bits per value: save it with 8 or 16')
         elif a is None:
@@ -141,9 +144,10 @@ def _to_screen(im, icc):
 
 def _left_out(im, data, pixels):
     "What Pillow does not give: later frames, bits beyond eight."
-    frames, deep = vars(im).get('n_frames', 1), 8
+    frames, deep = 1, 8
     try:
-        with Image.open(io.BytesIO(pixels)) as again: frames = frames if im.format in ('PSD', 'JXL') else getattr(again, 'n_frames', 1)    # layers are no frames
+        if im.format != 'PSD':                          # its layers are no frames
+            with Image.open(io.BytesIO(pixels)) as again: frames = getattr(again, 'n_frames', 1)
     except Exception: pass                              # the first was read: a damaged second one does not matter
     if im.format == 'JPEG2000' and im.mode != 'I;16' and (k := data.find(b'\xff\x4f\xff\x51')) >= 0: deep = (data[k + 42] & 127) + 1
     if im.format in ('AVIF', 'HEIF') and (k := data.find(b'pixi')) >= 0: deep = max(data[k + 9:k + 9 + data[k + 8]], default=8)
@@ -164,16 +168,21 @@ def picture_suffixes()->frozenset:   # '.png', '.jpg', ... in small letters
 def _kind(path, data):
     "What a file is that Pillow does not know; None when we do not know either."
     start = data[:1024].lower()
-    if data[4:8] == b'ftyp' and data[8:12] in (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1', b'avif'): return UnsupportedKind(f'{path} is a HEIC or AVIF picture, which needs: pip install pillow-heif')
-    if data.startswith(b'\xff\x0a') or data[4:8] == b'JXL ': return UnsupportedKind(f'{path} is a JPEG XL picture, which needs: pip install pillow-jxl-plugin')
-    if b'<html' in start or b'<!doctype html' in start: return PictureError(f'{path} is a web page, not a picture: fetch the picture itself')
-    if b'<svg' in start or start.startswith(b'%pdf'): return UnsupportedKind(f'{path} is a drawing or a document, without pixels: export it as PNG')
+    if data[4:8] == b'ftyp' and data[8:12] in (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1', b'avif'):
+        return UnsupportedKind(f'{path} is a HEIC or AVIF picture, which needs: pip install pillow-heif')
+    if data.startswith(b'\xff\x0a') or data[4:8] == b'JXL ':
+        return UnsupportedKind(f'{path} is a JPEG XL picture, which needs: pip install pillow-jxl-plugin')
+    if b'<html' in start or b'<!doctype html' in start:
+        return PictureError(f'{path} is a web page, not a picture: fetch the picture itself')
+    if b'<svg' in start or start.startswith(b'%pdf'):
+        return UnsupportedKind(f'{path} is a drawing or a document, without pixels: export it as PNG')
     if data[:4] in (b'II*\0', b'MM\0*'):
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
-        said = [f'{name} {tags[n]}' for n, name in ((258, 'BitsPerSample'), (262, 'PhotometricInterpretation'), (339, 'SampleFormat'), (259, 'Compression')) if n in tags]
+        names = {258: 'BitsPerSample', 262: 'PhotometricInterpretation', 339: 'SampleFormat', 259: 'Compression'}
+        said = [f'{name} {tags[n]}' for n, name in names.items() if n in tags]
         return PictureError(f'{path} is a TIFF of a kind that cannot be read ({", ".join(said)}): save it as PNG')
 
 def _fields(path):
@@ -185,7 +194,8 @@ def _fields(path):
     except (PictureError, Image.DecompressionBombError, Image.DecompressionBombWarning): raise
     except Exception as error:
         if isinstance(error, Image.UnidentifiedImageError) and (known := _kind(path, data)): raise known from None
-        if 'Ghostscript' in str(error) or 'cannot find loader' in str(error): raise UnsupportedKind(f'{path} is a drawing that cannot be opened here: {error}') from None
+        if 'Ghostscript' in str(error) or 'cannot find loader' in str(error):       # of EPS, WMF
+            raise UnsupportedKind(f'{path} is a drawing that cannot be opened here: {error}') from None
         if first == pixels: raise
         return (fields := _decode(path, data, pixels)) | dict(remarks=[*fields['remarks'], 'its side data is broken and left out'])
 
@@ -207,7 +217,8 @@ def read_picture(
     except PictureError: raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PictureError(f'{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: cut it into smaller pictures') from None
-    except Image.UnidentifiedImageError: raise PictureError(f'{path} is not a picture of a known kind (PNG, JPEG, WebP, TIFF, GIF, BMP, ...)') from None
+    except Image.UnidentifiedImageError:
+        raise PictureError(f'{path} is not a picture of a known kind (PNG, JPEG, WebP, TIFF, GIF, BMP, ...)') from None
     except MemoryError: raise PictureError(f'{path} does not fit into memory') from None
     except Exception as error:   # decoders meet a damaged file in many ways
         why = 'cannot be read' if isinstance(error, OSError) and error.errno else 'is damaged or cut short'
@@ -227,8 +238,9 @@ def read_image(
 
 # %% ../nbs/pictures/image.ipynb #cell-29
 FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP', '.tif': 'TIFF', '.tiff': 'TIFF', '.bmp': 'BMP'}   # to write
-_PLUGINS = dict.fromkeys(('.heic', '.heif', '.hif', '.avif', '.avifs'), 'pillow-heif') | {'.jxl': 'pillow-jxl-plugin'}      # what pip installs to read them
-_UNREAD = dict.fromkeys(_RAW_SUFFIXES, f'is {_RAW}') | {s: f'is a kind ({s}) that cannot be read: export it as PNG' for s in '.exr .hdr .jxr .svg .xcf .psb .kra'.split()}
+_PLUGINS = dict.fromkeys(('.heic', '.heif', '.hif', '.avif', '.avifs'), 'pillow-heif') | {'.jxl': 'pillow-jxl-plugin'}      # for pip
+_UNREAD = {s: f'is a kind ({s}) that cannot be read: export it as PNG' for s in '.exr .hdr .jxr .svg .xcf .psb .kra'.split()}
+_UNREAD |= dict.fromkeys(_RAW_SUFFIXES, f'is {_RAW}')
 _ASIDE = ('__MACOSX', '@eaDir')                         # folders of thumbnails that systems put beside pictures
 
 @dataclass
@@ -255,7 +267,8 @@ def find_pictures(
         fail = lambda error: found.failed.append((Path(error.filename), f'cannot be read: {error.strerror}'))
         for here, folders, files in os.walk(path, onerror=fail, followlinks=True):
             real = {f: os.path.realpath(os.path.join(here, f)) for f in sorted(folders) if f[0] != '.' and f not in _ASIDE}
-            folders[:] = [f for f, place in real.items() if recursive and place not in seen and not seen.add(place)]      # a link may lead in a circle
+            # a link may lead in a circle
+            folders[:] = [f for f, place in real.items() if recursive and place not in seen and not seen.add(place)]
             for file in (Path(here, name) for name in sorted(files) if name[0] != '.'):
                 suffix = file.suffix.lower()
                 if suffix in suffixes: found.places.setdefault(file, file.relative_to(path)); inside += 1
@@ -263,8 +276,8 @@ def find_pictures(
                 elif suffix in _UNREAD: found.skipped.append((file, _UNREAD[suffix]))
                 else: found.others.append(file)
         if not inside:
-            why = [f'; {file.name}: {why}' for file, why in found.skipped[known:]][:1] + [f'; {folder} {why}' for folder, why in found.failed][:1]
-            raise PictureError(f'{path}: no picture in this folder{"".join(why)}')
+            said = [f'{file.name}: {why}' for file, why in found.skipped[known:]] + [f'{folder} {why}' for folder, why in found.failed]
+            raise PictureError('; '.join([f'{path}: no picture in this folder', *said[:1]]))
     return found
 
 def list_pictures(
@@ -274,7 +287,8 @@ def list_pictures(
     "The pictures that `find_pictures` finds; a `PictureWarning` tells of those passed over."
     found = find_pictures(paths, recursive)
     passed = [f'{path}: {why}' for path, why in found.skipped + found.failed]
-    if passed: warnings.warn(f'passed over: {"; ".join(passed[:3])}' + f'; and {len(passed) - 3} more' * (len(passed) > 3), PictureWarning, stacklevel=2)
+    more = f'; and {len(passed) - 3} more' * (len(passed) > 3)
+    if passed: warnings.warn(f'passed over: {"; ".join(passed[:3])}{more}', PictureWarning, stacklevel=2)
     return sorted(found.places)
 
 # %% ../nbs/pictures/image.ipynb #cell-33
@@ -305,7 +319,8 @@ def check_format(
     if form is None: raise PictureError(f'{path}: cannot write {path.suffix or "a file without a suffix"}; name one of {" ".join(FORMATS)}')
     if form in ('JPEG', 'BMP') and picture.alpha is not None and picture.alpha.min() < 1:
         raise PictureError(f'{path}: {form} cannot hold transparency; name a .png or .webp')
-    if max(size) > _MOST.get(form, math.inf): raise PictureError(f'{path} cannot be written: {form} holds {_MOST[form]:,} pixels a side at most; name a .png')
+    if max(size) > _MOST.get(form, math.inf):
+        raise PictureError(f'{path} cannot be written: {form} holds {_MOST[form]:,} pixels a side at most; name a .png')
     return form
 
 def write_picture(
@@ -323,8 +338,10 @@ def write_picture(
     a = to_uint16(x) if deep else to_uint8(x)
     try:
         side, lost = png_notes(picture.notes, size, icc) if form == 'PNG' else pillow_notes(picture.notes, size, form)
-        if form == 'PNG': data = encode_png16(a, side) if deep else (plain := _encode(a, form))[:33] + side + plain[33:]     # 33: behind the header
-        else: data = _encode(a, form, icc_profile=icc, **side, **{'JPEG': dict(quality=quality, subsampling=0), 'WEBP': dict(quality=quality)}.get(form, {}))
+        options = {'JPEG': dict(quality=quality, subsampling=0), 'WEBP': dict(quality=quality)}.get(form, {})
+        if form != 'PNG': data = _encode(a, form, icc_profile=icc, **side, **options)
+        elif deep: data = encode_png16(a, side)
+        else: data = (plain := _encode(a, form))[:33] + side + plain[33:]     # behind the header
         atomic_write(path, data)
     except (OSError, ValueError) as error: raise PictureError(f'{path} cannot be written: {error}') from None
     return lost + ['8 of its 16 bits'] * (picture.bits == 16 and not deep)

@@ -98,7 +98,7 @@ def make_consistent(
 # %% ../nbs/networks/inference.ipynb #cell-21
 @contextmanager
 def _exact_end(model):
-    "The last convolution in fp32, whatever the others compute in: its sums are the picture, and 16 bits of floating point know 256 levels near white."
+    "The last convolution in fp32, whatever the others compute in: its sums are the picture, and near white bf16 knows steps of 1/256."
     last = getattr(model, 'conv_last', None)
     if last is None: yield; return
     plain = last.forward
@@ -158,8 +158,9 @@ def result_size(
     width:int|None=None,     # of the result, pixels; the other side follows
     height:int|None=None,    # the same; with both, the picture is stretched
 )->tuple:                    # (height, width) of the result
-    "How large the result will be."
+    "How large the result will be. `ValueError` for a scale that is not positive."
     h, w = size
+    if not 0 < scale < math.inf: raise ValueError(f'scale is {scale}: it must be positive')
     if not (width or height): return tuple(max(1, round(n * scale)) for n in size)
     return height or max(1, round(h * width / w)), width or max(1, round(w * height / h))
 
@@ -188,10 +189,8 @@ def upscale_picture(
 )->Picture:                    # of `result_size`; grey, bits, colour profile and notes as they were
     """Enlarge a picture with all it carries. The model draws the edges of alpha as it draws colours; what is opaque or fully transparent
     stays so exactly. `ValueError` for a scale that is not positive."""
-    scale = model.scale if scale is None else scale
-    if not 0 < scale < math.inf: raise ValueError(f'scale is {scale}: it must be positive')
     rgb, alpha = picture.rgb, picture.alpha
-    size = result_size(rgb.shape[1:], scale, width, height)
+    size = result_size(rgb.shape[1:], model.scale if scale is None else scale, width, height)
     def grow(x):
         if not seamless: return _resized(enlarge(model, x), size, False)
         return _resized(_wrapped(x, (MARGIN, MARGIN), partial(enlarge, model), [n * model.scale for n in x.shape[1:]]), size, True)
@@ -255,7 +254,8 @@ def _settle(target, made, taken):
         if n > 1 and path in taken: continue
         there = made_by_us(path)
         if {**there, 'from': 0, 'version': 0} == {**made, 'from': 0, 'version': 0}: return path, True
-        if not os.path.lexists(path) or there and (there.get('from') == made['from'] or there.get('source') == made['source']): return path, False
+        of_this = there and (there.get('from') == made['from'] or there.get('source') == made['source'])
+        if of_this or not os.path.lexists(path): return path, False
 
 def upscale_folder(
     model:nn.Module,           # a generator
@@ -276,8 +276,9 @@ def upscale_folder(
 )->FolderReport:
     """Enlarge many pictures with a progress bar. What was made of the same source in the same way is skipped, a file that is not ours is
     never replaced, and a picture that fails is listed while the rest goes on."""
-    places, report, out = paths if isinstance(paths, dict) else {Path(p): Path(Path(p).name) for p in paths}, FolderReport(), Path(out)
-    said = f'{width}x{height}' if width and height else f'w{width}' if width else f'h{height}' if height else f'x{model.scale if scale is None else scale:g}'
+    places, report, out = paths if isinstance(paths, dict) else {p: Path(p.name) for p in map(Path, paths)}, FolderReport(), Path(out)
+    scale = model.scale if scale is None else scale
+    said = f'{width}x{height}' if width and height else f'w{width}' if width else f'h{height}' if height else f'x{scale:g}'
     ours, home = [], out.resolve()
     for path in sorted(places): (report.results if home in path.resolve().parents and made_by_us(path) else ours).append(path)
     report.results = report.results if part[0] == 0 else []                    # counted once
@@ -291,7 +292,7 @@ def upscale_folder(
             if there and not overwrite: report.skipped.append(place); continue
             check_writable(place)
             picture = read_picture(path)
-            check_format(picture, place, result_size(picture.rgb.shape[1:], scale or model.scale, width, height))
+            check_format(picture, place, result_size(picture.rgb.shape[1:], scale, width, height))
             notes = replace(stripped(picture.notes) if strip else picture.notes, made=made)
             picture = upscale_picture(model, replace(picture, notes=notes), scale, enlarge, width, height, seamless)
             left_out = write_picture(picture, place, quality)

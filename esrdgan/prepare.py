@@ -63,7 +63,8 @@ def make_crops(
     keep:float=1.,      # share of each picture's crops that is written: those with the largest `bicubic_error`, one at least
     recursive:bool=True,    # also the folders in folders, which `out` mirrors
 )->int:                 # how many crops were written
-    "Cut pictures into overlapping squares name_s001.png, ... as BasicSR does. Raises `DataError` or `PictureError`; a `PictureWarning` names those too small."
+    """Cut pictures into overlapping squares name_s001.png, ... as BasicSR does. Raises `DataError` or `PictureError`; a `PictureWarning`
+    names those too small."""
     out, count, seen, small = Path(out), 0, set(), []
     if not 0 < keep <= 1: raise DataError(f'keep is {keep:g}: give a share above 0, up to 1')
     if out.exists() and any(out.iterdir()): raise DataError(f'{out} is not empty; name a new folder, or move this one away')
@@ -83,7 +84,8 @@ def make_crops(
             for k in hard[:math.ceil(keep * len(squares))]:
                 write_image(squares[k], target / name.with_name(f'{name.name}_s{k + 1:03d}.png'))
                 count += 1
-        if small and count: warnings.warn(f'smaller than {size} px and left out: {", ".join(small[:5])}' + f' and {len(small) - 5} more' * (len(small) > 5), PictureWarning)
+        more = f' and {len(small) - 5} more' * (len(small) > 5)
+        if small and count: warnings.warn(f'smaller than {size} px and left out: {", ".join(small[:5])}{more}', PictureWarning, stacklevel=2)
         if not count: raise DataError(f'{source}: no picture is {size} px or more in both directions; choose a smaller size')
         if out.exists(): out.rmdir()
         os.replace(target, out)
