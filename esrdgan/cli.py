@@ -10,7 +10,9 @@ __all__ = ['VGG', 'MODEL', 'FAITHFUL', 'whole_report', 'use', 'score', 'demo', '
 # %% ../nbs/tool/cli.ipynb #cell-2
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from .evaluate import certify, contact_sheet, evaluate, table, write_ancestor_cs
 from .export import export_onnx
 from .features import fetch_vgg16
 from .fetch import sha256
-from .image import PictureError, list_pictures
+from .image import Found, PictureError, PictureWarning, find_pictures, list_pictures
 from .inference import PRECISIONS, FolderReport, pick_device, upscale, upscale_folder
 from .logs import read_lines
 from .prepare import SETS, check_data, fetch_set, make_crops
@@ -56,34 +58,55 @@ def whole_report(
     reports = [vars(one).values() for one in everyone(report, world)]
     return FolderReport(*(sum(lists, []) for lists in zip(*reports)))
 
-def use(args:argparse.Namespace)->int:   # paths, out, model, strength, scale, tile, ensemble, precision, consistent, device, overwrite
+def _find(paths, recursive):
+    "All that was found, and one line for each path where nothing was."
+    found, failed = Found(), []
+    for path in paths:
+        try: one = find_pictures(path, recursive)
+        except PictureError as error: failed.append(str(error)); continue
+        found.places = one.places | found.places
+        for name in ('skipped', 'failed', 'others'): setattr(found, name, list(dict.fromkeys(getattr(found, name) + getattr(one, name))))
+    if not found.places: raise PictureError('; '.join(failed))
+    return found, failed
+
+def use(args:argparse.Namespace)->int:   # paths, what _running() and _results() add, overwrite, recursive
     "Enlarge pictures and folders of pictures."
-    paths, failed = [], []
-    for path in args.paths:
-        try: paths += list_pictures(path)
-        except PictureError as error: failed.append(str(error))
-    if not paths: raise PictureError('; '.join(failed))
+    found, failed = _find(args.paths, args.recursive)
+    if args.scale is not None and (args.width or args.height):
+        raise PictureError('--scale and --width or --height both say how large: give one of them')
+    if {*'/\\'} & {*(args.suffix or '')}: raise PictureError(f'--suffix {args.suffix}: a part of a name, without folders')
     with together(args.device) as world:
         with one_first(world): model = _model(args)      # one fetches, the others find it
         Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
-        part, settings = (world.rank, world.size), (args.scale, args.tile, args.ensemble, args.precision, args.consistent, args.overwrite)
-        report = whole_report(upscale_folder(model, dict.fromkeys(paths), args.out, *settings, part), world)
+        how = dict(ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
+        note = dict(model=Path(args.model).name, strength=args.strength, **how)
+        report = whole_report(upscale_folder(
+            model, found.places, args.out, args.scale, partial(upscale, tile=args.tile, **how), args.width, args.height, args.seamless,
+            args.format, args.quality, args.suffix, args.strip, note, args.overwrite, (world.rank, world.size)), world)
     if world.rank: return 0     # the first tells of all
-    failed += [why if str(path) in why else f'{path}: {why}' for path, why in report.failed]
-    counts = {'written': len(report.done), 'there already (--overwrite does them again)': len(report.skipped), 'failed': len(failed)}
-    print(f'{args.out}: ' + ', '.join(f'{n} {what}' for what, n in counts.items() if n))
+    named = {*map(Path, args.paths)}
+    line = lambda path, why: why if str(path) in why else f'{path}: {why}'
+    failed += [line(*one) for one in [*found.failed, *report.failed, *(one for one in report.unread if one[0] in named)]]
+    skipped = [line(*one) for one in [*found.skipped, *(one for one in report.unread if one[0] not in named)]]
+    counts = {'written': len(report.done), 'there already (--overwrite does them again)': len(report.skipped), 'failed': len(failed),
+              'skipped': len(skipped), 'results of earlier runs left alone': len(report.results), 'other files left out': len(found.others)}
+    for path, what in report.remarks: print(f'{path}: {what}')
+    print(f'{args.out}: ' + (', '.join(f'{n} {what}' for what, n in counts.items() if n) or 'nothing to do'))
+    _complain([f'skipped: {why}' for why in skipped])
     return _complain(failed)
 
 # %% ../nbs/tool/cli.ipynb #cell-15
-def score(args:argparse.Namespace)->int:   # hr, lr, out, model, strength, against, metric, scale, tile, ensemble, precision, consistent, device
+def score(args:argparse.Namespace)->int:   # hr, lr, out, against, metric, scale, recursive, what _running() adds
     "Certify the evaluator on known pictures, score a model beside bicubic, nearest and other models, write tables and a sheet."
     print(certify())
     model = None if args.model == 'none' else _model(args)
     rivals = {Path(name).stem: load_generator(name).to(pick_device(args.device)) for name in args.against}
     if len({*rivals, 'nearest', 'bicubic', 'sr'}) < 3 + len(args.against): raise WeightsError(f'--against {", ".join(args.against)}: each file needs another name, and none of nearest, bicubic, sr')
     said = args.model if args.strength is None else f'{args.model} at strength {args.strength:g}'
-    out, enlarge = Path(args.out), partial(upscale, tile=args.tile, ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
-    result = evaluate(model, args.hr, args.lr, args.scale, args.metric, enlarge, out / 'sr', rivals)
+    exact = 'fp32' if args.precision == 'auto' else args.precision      # a score should not depend on the chip
+    out, enlarge = Path(args.out), partial(upscale, tile=args.tile, ensemble=args.ensemble, precision=exact, consistent=args.consistent)
+    hr, lr = (folder if args.recursive or not folder else list_pictures(folder, False) for folder in (args.hr, args.lr))
+    result = evaluate(model, hr, lr, args.scale, args.metric, enlarge, out / 'sr', rivals)
     if result.rows:
         print(table(result) + f'\n(sr is {said})' * (model is not None))
         write_csv(result, out / 'scores.csv')
@@ -118,15 +141,15 @@ def fetch(args:argparse.Namespace)->int:   # names, out
     return 0
 
 # %% ../nbs/tool/cli.ipynb #cell-20
-def crops(args:argparse.Namespace)->int:   # source, out, size, step, keep
+def crops(args:argparse.Namespace)->int:   # source, out, size, step, keep, recursive
     "Cut pictures into overlapping squares for training."
-    print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step, args.keep)} crops')
+    print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step, args.keep, args.recursive)} crops')
     return 0
 
-def check_pictures(args:argparse.Namespace)->int:   # hr, lr, scale, patch
+def check_pictures(args:argparse.Namespace)->int:   # hr, lr, scale, patch, recursive
     "Name every picture that would stop a training run."
     if not (args.hr or args.lr): raise DataError('name a folder: --hr, --lr or both')
-    problems = check_data(args.hr, args.lr, args.scale, args.patch)
+    problems = check_data(args.hr, args.lr, args.scale, args.patch, args.recursive)
     print('\n'.join(problems) or 'all pictures are well')
     return int(bool(problems))
 
@@ -225,9 +248,11 @@ def doctor(args:argparse.Namespace)->int:   # path, out
 def whole_number(
     text:str,       # as typed
     least:int=1,
-)->int:             # at least `least`
+    most:int|None=None,
+)->int:             # from `least` to `most`
     "For `type=` of an argument. Raises `argparse.ArgumentTypeError`."
-    if not text.isdecimal() or int(text) < least: raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {least} up')
+    if not text.isdecimal() or int(text) < least or most and int(text) > most:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {least} {f"to {most}" if most else "up"}')
     return int(text)
 
 MODEL, FAITHFUL = 'mini-gan', 'mini-psnr'   # used where no --model is given; what the demo shows beside it
@@ -240,9 +265,23 @@ def _running():
     flags.add_argument('--tile', type=partial(whole_number, least=0), default=0, metavar='PX', help='work in tiles of PX input pixels: less memory, same picture')
     flags.add_argument('--ensemble', action='store_true', help='mean over eight orientations: 8 times slower, a little closer to the truth')
     flags.add_argument('--consistent', action='store_true', help='correct the result, before any --scale, until it is the picture that came in when made small again (for clean input: noise binds it, too)')
-    flags.add_argument('--precision', choices=['auto', *PRECISIONS], default='auto', help='default: the fastest that the device does well')
+    flags.add_argument('--precision', choices=['auto', *PRECISIONS], default='auto', help='default: the fastest that the device does well; for `test` fp32')
     flags.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     return flags
+
+def _flat(add): add('--no-recursive', dest='recursive', action='store_false', help='leave out the folders in folders')
+
+def _results(add):
+    "The options of what `use` writes."
+    add('--scale', type=float, metavar='N', help='enlargement of the result (default: that of the model)')
+    for side, other in (('width', 'height'), ('height', 'width')):
+        add(f'--{side}', type=whole_number, metavar='PX', help=f'{side} of the result; the {other} follows, unless it is given, too')
+    add('--format', choices=['png', 'jpg', 'webp', 'tiff', 'same'], default='png',
+        help='of the results; same: that of each picture where it can be written, else png (default png)')
+    add('--quality', type=partial(whole_number, most=100), default=95, metavar='N', help='of jpg and webp, 1 to 100 (default 95)')
+    add('--suffix', metavar='TEXT', help='what a name gets (default _x4, _w1920 or what --scale, --width and --height ask for)')
+    add('--strip', action='store_true', help='leave out what pictures say of themselves: date, place, camera, texts')
+    add('--seamless', action='store_true', help='the picture is a texture laid beside itself: make its edges meet')
 
 # %% ../nbs/tool/cli.ipynb #cell-36
 def _command(commands, name, run, *examples, parents=()):
@@ -253,11 +292,12 @@ def _command(commands, name, run, *examples, parents=()):
     return new.add_argument
 
 def _picture_commands(commands):
-    add = _command(commands, 'use', use, 'photo.jpg', 'holiday/ cat.png --out big --scale 2', 'portrait.png --strength .5', 'scan.tif --model mini-psnr', 'huge.png --tile 256 --model my.pth', parents=[_running()])
+    add = _command(commands, 'use', use, 'photo.jpg', 'holiday/ cat.png --out big --scale 2', 'portrait.png --strength .5', 'scan.tif --model mini-psnr', 'huge.png --tile 256 --model my.pth', 'photos/ --format same --strip', 'wall.png --seamless --width 2048', parents=[_running()])
     add('paths', nargs='+', metavar='PATH', help='picture, or folder of pictures')
     add('--out', default='out', metavar='DIR', help='folder for the results (default out)')
-    add('--scale', type=float, metavar='N', help='enlargement of the result (default: that of the model)')
-    add('--overwrite', action='store_true', help='do again what is there already')
+    _results(add)
+    add('--overwrite', action='store_true', help='do again what is there already; a file that is no result of ours is never replaced')
+    _flat(add)
     add = _command(commands, 'test', score, '--hr Set14/HR --lr Set14/LRbicx4', '--hr photos --model my.pth --against mini-gan --metric lpips', '--hr photos --model none --scale 2', parents=[_running()])
     add('--hr', required=True, metavar='DIR', help='the true pictures')
     add('--lr', metavar='DIR', help='the small ones, paired by name (default: made from --hr by bicubic)')
@@ -265,6 +305,7 @@ def _picture_commands(commands):
     add('--scale', type=whole_number, default=4, metavar='N', help='for --model none, which measures bicubic and nearest alone (default 4)')
     add('--against', action='append', default=[], metavar='NAME_OR_FILE', help='score these weights too (may be repeated)')
     add('--metric', action='append', default=[], metavar='NAME', help='measure this too: ssim_rgb_crop0, lpips, dists, niqe, ... (may be repeated)')
+    _flat(add)
     add = _command(commands, 'demo', demo, '--out out/demo')
     add('--out', default='out/demo', metavar='DIR', help='folder for the results (default out/demo)')
     add('--data', default=str(Path(esrdgan.__file__).parent.parent / 'data'), metavar='DIR', help='folder with samples/ and valid/ (default: that of the clone)')
@@ -283,10 +324,12 @@ def data_commands(
     add('--size', type=whole_number, default=480, metavar='PX', help='side of a crop (default 480)')
     add('--step', type=whole_number, default=240, metavar='PX', help='from one crop to the next (default 240)')
     add('--keep', type=float, default=1., metavar='SHARE', help='of each picture, the crops in which bicubic errs most (default 1: all)')
+    _flat(add)
     add = command('check-data', check_pictures, '--hr crops --patch 128', '--hr HR --lr LR --scale 4')
     for flag, what in (('--hr', 'true'), ('--lr', 'small')): add(flag, metavar='DIR', help=f'the {what} pictures')
     for flag, default, what in (('--scale', 4, 'HR pixels per LR pixel'), ('--patch', 128, 'side of the HR crops that training will cut')):
         add(flag, type=whole_number, default=default, metavar='N', help=f'{what} (default {default})')
+    _flat(add)
     add = command('weights', weights, '', 'x4plus', 'my.pth')
     add('name', nargs='?', metavar='NAME_OR_FILE', help='say what this one is; it is fetched if need be')
     add = command('export', export, 'x4plus', 'runs/tour/gan/best.pt --out mine.onnx')
@@ -324,13 +367,24 @@ def parser()->argparse.ArgumentParser:
     return top
 
 # %% ../nbs/tool/cli.ipynb #cell-41
+@contextmanager
+def _plain_warnings():
+    "A warning about pictures is one line."
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        def show(message, category, *rest):
+            if issubclass(category, PictureWarning): _complain([f'warning: {message}'])
+            else: usual(message, category, *rest)
+        warnings.showwarning = show
+        yield
+
 def main(
     argv:list|None=None,   # words after `esrdgan`; None: those of the process
 )->int:                    # 0 all well, 1 some pictures failed, 2 an error explained in one line, 130 stopped by Ctrl-C
     "Parse, call, report. A user's mistake gives one line on stderr, never a traceback."
     for stream in (s for s in (sys.stdout, sys.stderr) if hasattr(s, 'reconfigure')): stream.reconfigure(errors='backslashreplace')
     try:
-        return (args := parser().parse_args(argv)).run(args)
+        with _plain_warnings(): return (args := parser().parse_args(argv)).run(args)
     except SystemExit as stop: return stop.code   # argparse has said what it has to say
     except (ValueError, OSError, MemoryError, TrainingError) as error: return _complain([f'esrdgan: {error}'], 2)
     except KeyboardInterrupt as stop: return _complain([str(stop) or 'stopped'], 130)

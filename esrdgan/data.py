@@ -85,11 +85,13 @@ class Pictures:
 
 # %% ../nbs/05_pairs.ipynb #cell-27
 def partner_name(
-    path:str|Path,  # such as img_001_SRF_4_LR.png, babyx4.png, baby_LRBI_x4.png
+    path:str|Path,  # such as img_001_SRF_4_LR.png, babyx4.png, baby_LRBI_x4.png, LR_baby.png, baby_lq.png
     scale:int,      # the 4 in these names
-)->str:             # img_001, baby, baby; the number of a crop (babyx4_s001.png) stays: baby_s001
+)->str:             # img_001, baby, ...; the number of a crop (babyx4_s001.png) stays: baby_s001
     "What a picture's file name says without the usual marks of resolution."
-    return re.sub(rf'(?<=.)([_-](LRBI|LR|HR|GT|BI|bicubic|SRF_{scale})|[_-]?x{scale})+(?=(_s\d+)?$)', '', Path(path).stem, flags=re.I)
+    mark = rf'(LRBI|bicLR|LR|HR|LQ|HQ|GT|BI|bic|bicubic|SRF_{scale})(x?{scale})?'
+    stem = re.sub(rf'(?<=.)([_-]{mark}|[_-]?x{scale}[md]?)+(?=(_s\d+)?$)', '', Path(path).stem, flags=re.I)
+    return re.sub(rf'^({mark}[_-])+(?=.)', '', stem, flags=re.I)
 
 # %% ../nbs/05_pairs.ipynb #cell-28
 def match(
@@ -99,14 +101,17 @@ def match(
 )->tuple:       # [(HR path, LR path)], [problem, one line each]
     "Find each picture's partner by name."
     problems, named = [], []
+    deep = any(len({partner_name(p, scale) for p in paths}) < len(paths) for paths in (hr, lr))    # one name in two folders
     for paths in (hr, lr):
-        names = {}
+        names, top = {}, os.path.commonpath([Path(p).absolute().parent for p in paths])
         for p in paths:
-            other = names.setdefault(partner_name(p, scale), p)
+            folder = os.path.relpath(Path(p).absolute().parent, top) if deep else ''
+            other = names.setdefault((Path(folder) / partner_name(p, scale)).as_posix(), p)
             if other != p: problems.append(f'{p}: has the same name as {other.name} but for its marks; rename one of them')
         named.append(names)
     for mine, theirs, word, folder in ((*named, 'LR', lr), (*named[::-1], 'HR', hr)):
-        problems += [f'{p}: no {word} partner named {n} in {folder[0].parent}' for n, p in mine.items() if n not in theirs]
+        alone = next((f'; {p.name} there counts as {n}' for n, p in theirs.items() if n not in mine), '')
+        problems += [f'{p}: no {word} partner named {n} in {folder[0].parent}{alone}' for n, p in mine.items() if n not in theirs]
     return [(p, named[1][n]) for n, p in named[0].items() if n in named[1]], problems
 
 def fits(

@@ -15,6 +15,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,8 @@ from tqdm import tqdm
 
 import esrdgan
 from .data import Pairs, match, sample
-from .image import PictureError, list_pictures, mod_crop, quantize, read_image, to_uint8, write_image
+from .files import atomic_write
+from .image import PictureError, find_pictures, list_pictures, mod_crop, quantize, read_image, to_uint8, write_image
 from .inference import output_names, upscale
 from .metrics import MetricError, psnr
 from .perception import load_lpips, metric
@@ -149,7 +151,7 @@ def evaluate(
     lr:str|Path|list|None=None,    # folder or files of LR pictures, paired by name; None: made from HR by bicubic
     scale:int=4,                   # used without a model
     protocols:Sequence[str]=(),    # names for `metric`, measured beside the usual three
-    enlarge:Callable=upscale,      # (model, lr) -> sr; `partial(upscale, tile=...)` to choose how
+    enlarge:Callable=partial(upscale, precision='fp32'),     # (model, lr) -> sr; a score should not depend on the chip
     save:str|Path|None=None,       # folder for the sr pictures, as NAME_x4.png
     rivals:dict|None=None,         # {name: another model of the same scale}, scored on the same pictures
 )->Evaluation:                     # scores of 8-bit pictures; a picture that fails is listed in `.failed`
@@ -158,12 +160,13 @@ def evaluate(
     for name in protocols: metric(name)(zone_plate(), zone_plate())   # say at once what cannot be measured
     result, paths = Evaluation(scale, [f'psnr_y_crop{scale}', f'ssim_y_crop{scale}', 'psnr_rgb_crop0', *protocols]), list_pictures(hr)
     pairs, result.failed = ([(p, None) for p in paths], []) if lr is None else match(paths, list_pictures(lr), scale)
-    names = dict(zip(paths, output_names(paths, scale)))
+    places = find_pictures(hr).places
+    names = dict(zip(paths, output_names([places[p] for p in paths], f'_x{scale}')))
     for path, lr_path in tqdm(pairs, desc='test', unit='picture', disable=None):
         try:
             truth, given = read_pair(path, lr_path, scale)
             pictures = baselines(given, scale) | {name: quantize(enlarge(m, given)) for name, m in models.items()}
-            rows = [{'image': path.name, 'method': method, **{p: metric(p)(x, truth) for p in result.protocols},
+            rows = [{'image': places[path].as_posix(), 'method': method, **{p: metric(p)(x, truth) for p in result.protocols},
                      'back_projection': back_projection(x, given)} for method, x in pictures.items()]
             if save and model is not None: write_image(pictures['sr'], Path(save) / names[path])
         except (ValueError, OSError, MemoryError) as error:
@@ -219,16 +222,10 @@ def table(
         lines.append(f"{row['image']:<{wide}}  {row['method']:<{broad}}" + ''.join(f"{row[n]:>16.{2 if n.startswith(('psnr', 'back')) else 4}f}" for n in names))
     return '\n'.join(lines)
 
-def _replace(path, data):
-    part = Path(path).with_name(Path(path).name + '.part')
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, 'wb') as file: file.write(data); file.flush(); os.fsync(file.fileno())
-    os.replace(part, path)
-
 def _write_rows(path, header, rows):
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows([header, *rows])
-    _replace(path, text.getvalue().encode())
+    atomic_write(path, text.getvalue().encode())
 
 # %% ../nbs/networks/evaluate.ipynb #cell-31
 def write_csv(
@@ -254,7 +251,7 @@ def write_json(
     "Everything measured, under the names of the protocols; an infinite PSNR is the string 'inf', which JSON can hold."
     plain = lambda rows: [{k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
     content = {'scale': evaluation.scale, 'protocols': evaluation.protocols, 'means': plain(evaluation.means), 'rows': plain(evaluation.rows), 'failed': evaluation.failed}
-    _replace(path, json.dumps(content, indent=1).encode())
+    atomic_write(path, json.dumps(content, indent=1).encode())
 
 # %% ../nbs/networks/evaluate.ipynb #cell-32
 def contact_sheet(
@@ -277,4 +274,4 @@ def contact_sheet(
             sheet.paste(picture, (x, y + head))
     buffer = io.BytesIO()
     sheet.save(buffer, 'PNG')
-    _replace(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())

@@ -89,7 +89,9 @@ def cache_folder()->Path:   # may not exist yet
     "Where fetched files are kept: `ESRDGAN_CACHE` when set, else the platform's usual place."
     if os.environ.get('ESRDGAN_CACHE'): return Path(os.environ['ESRDGAN_CACHE']).expanduser()
     if os.name == 'nt' and os.environ.get('LOCALAPPDATA'): return Path(os.environ['LOCALAPPDATA'], 'esrdgan')
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'esrdgan')
+    try: home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError: return Path(tempfile.gettempdir(), f'esrdgan-{os.getuid() if hasattr(os, "getuid") else 0}')      # a container's user without a home
+    return home / 'esrdgan' 
 
 def own_weights()->Path:
     "Folder of the weights that come with the project: weights/ of a clone, `shipped` inside an installed package."

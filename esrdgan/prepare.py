@@ -6,7 +6,7 @@
 __all__ = ['SETS', 'check_data', 'bicubic_error', 'make_crops', 'PublicSet', 'fetch_set']
 
 # %% ../nbs/pictures/prepare.ipynb #cell-5
-import math, os, tempfile
+import math, os, tempfile, warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .data import DataError, fits, match
 from .fetch import download, unpack
-from .image import list_pictures, read_image, write_image
+from .image import PictureWarning, find_pictures, list_pictures, read_image, write_image
 from .resize import imresize
 
 # %% ../nbs/pictures/prepare.ipynb #cell-8
@@ -24,11 +24,12 @@ def check_data(
     lr=None,            # folder or paths of LR pictures; None: LR is made from HR
     scale:int=4,        # pixels of HR per pixel of LR
     patch:int=128,      # side of the HR crops that training will cut
+    recursive:bool=True,    # also the folders in folders
 )->list[str]:           # one line a problem; empty: all is well
     "Open every picture before a run starts, and name each that is unreadable, too small, of the wrong size, or without a partner."
     problems, files, sizes = [], [], {}
     for folder, smallest in ((hr, patch), (lr, patch // scale)):
-        try: files.append([] if folder is None else list_pictures(folder))
+        try: files.append([] if folder is None else list_pictures(folder, recursive))
         except ValueError as error: return [str(error)]
         for path in tqdm(files[-1], desc='checking', unit='picture', leave=False, disable=None):
             try: h, w = sizes[path] = tuple(read_image(path).shape[1:])
@@ -60,25 +61,31 @@ def make_crops(
     size:int=480,       # side of a crop, pixels
     step:int=240,       # from one crop to the next; the last one of a row or column ends at the border
     keep:float=1.,      # share of each picture's crops that is written: those with the largest `bicubic_error`, one at least
+    recursive:bool=True,    # also the folders in folders, which `out` mirrors
 )->int:                 # how many crops were written
-    "Cut pictures into overlapping squares name_s001.png, ... as BasicSR does; skips those too small. Raises `DataError` or `PictureError`."
-    out, count, seen = Path(out), 0, set()
+    """Cut pictures into overlapping squares name_s001.png, ... as BasicSR does. Raises `DataError` or `PictureError`; a `PictureWarning`
+    names those too small."""
+    out, count, seen, small = Path(out), 0, set(), []
     if not 0 < keep <= 1: raise DataError(f'keep is {keep:g}: give a share above 0, up to 1')
     if out.exists() and any(out.iterdir()): raise DataError(f'{out} is not empty; name a new folder, or move this one away')
     starts = lambda n: sorted({*range(0, n - size + 1, step), n - size}) if n >= size else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as temporary:
         target = Path(temporary, 'crops'); target.mkdir()
-        for path in tqdm(list_pictures(source), desc='cutting', unit='picture', leave=False, disable=None):
+        places = find_pictures(source, recursive).places
+        for path in tqdm(list_pictures(source, recursive), desc='cutting', unit='picture', leave=False, disable=None):
             x = read_image(path)
             squares = [x[:, t:t + size, l:l + size] for t in starts(x.shape[1]) for l in starts(x.shape[2])]
-            if not squares: continue
-            if path.stem in seen: raise DataError(f'{path}: another picture there has the same name but for its suffix; rename one of them')
-            seen.add(path.stem)     # crops of the same name would replace one another
+            if not squares: small.append(path.name); continue
+            name = places[path].with_suffix('')
+            if name in seen: raise DataError(f'{path}: another picture there has the same name but for its suffix; rename one of them')
+            seen.add(name)          # crops of the same name would replace one another
             hard = sorted(range(len(squares)), key=lambda k: -bicubic_error(squares[k])) if keep < 1 else range(len(squares))
             for k in hard[:math.ceil(keep * len(squares))]:
-                write_image(squares[k], target / f'{path.stem}_s{k + 1:03d}.png')
+                write_image(squares[k], target / name.with_name(f'{name.name}_s{k + 1:03d}.png'))
                 count += 1
+        more = f' and {len(small) - 5} more' * (len(small) > 5)
+        if small and count: warnings.warn(f'smaller than {size} px and left out: {", ".join(small[:5])}{more}', PictureWarning, stacklevel=2)
         if not count: raise DataError(f'{source}: no picture is {size} px or more in both directions; choose a smaller size')
         if out.exists(): out.rmdir()
         os.replace(target, out)

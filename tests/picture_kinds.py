@@ -3,6 +3,7 @@
 `KINDS` is a list of (name, maker, expectation). `maker(folder)` writes the file and returns its path. The expectation is a `Kind`
 (what must be read) or a string (a piece of the one line that says what is wrong). `test_picture_kinds.py` reads each; the command line's test enlarges each.
 """
+import importlib.util
 import io
 import struct
 import zlib
@@ -87,15 +88,43 @@ def encoded(image, form, **options):
     return buffer.getvalue()
 
 
+def tiff(size, pixels, **tags):
+    "An uncompressed TIFF file, little end first, put together by hand; `tags` as t258=8 or t258=(16, 16, 16)."
+    values = dict(t256=size[0], t257=size[1], t258=8, t259=1, t262=1, t273=8, t277=1, t278=size[1], t279=len(pixels)) | tags
+    entries, extra = b"", b""
+    for tag, value in sorted((int(name[1:]), value) for name, value in values.items()):
+        value = value if isinstance(value, tuple) else (value,)
+        content = struct.pack(f"<{len(value)}{'I' if max(value) > 65535 or tag in (273, 279) else 'H'}", *value)
+        if len(content) > 4:
+            extra += content
+            content = struct.pack("<I", 8 + len(pixels) + len(extra) - len(content))
+        entries += struct.pack("<HHI", tag, 4 if max(value) > 65535 or tag in (273, 279) else 3, len(value)) + content.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels) + len(extra)) + pixels + extra + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
 def deep_tiff(a):
-    "An uncompressed TIFF file of 16 bits per channel, little end first, put together by hand: Pillow cannot write colour of that depth."
-    (height, width, channels), bits = a.shape, 8
-    short, long = lambda tag, value: struct.pack("<HHIHH", tag, 3, 1, value, 0), lambda tag, value: struct.pack("<HHII", tag, 4, 1, value)
-    entries = [short(256, width), short(257, height), struct.pack("<HHII", 258, 3, channels, bits), short(259, 1), short(262, 2),
-               long(273, bits + 2 * channels), short(277, channels), short(278, height), long(279, a.nbytes)]
-    pixels = struct.pack(f"<{channels}H", *[16] * channels) + a.astype("<u2").tobytes()
-    table = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", bits + len(pixels)) + pixels + table
+    "16 bits per channel in colour, which Pillow cannot write."
+    n = a.shape[2]
+    return tiff(a.shape[1::-1], a.astype("<u2").tobytes(), t258=(16,) * n, t262=2, t277=n, **({"t338": 2} if n == 4 else {}))
+
+
+def twelve(a):
+    "Numbers of 12 bits, two in three bytes."
+    return b"".join(bytes([x >> 4, (x & 15) << 4 | y >> 8, y & 255]) for x, y in a.reshape(-1, 2).tolist())
+
+
+def segment(marker, content):
+    "A segment of a JPEG."
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def jpeg_with(*segments):
+    whole = encoded(FLAT, "JPEG", quality=100)
+    return whole[:2] + b"".join(segments) + whole[2:]
+
+
+def png_with(*chunks):
+    return png(COLOURS, 8, chunks)
 
 
 def pnm(a, kind, most=65535):
@@ -158,6 +187,11 @@ HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + HUGE + struct.pa
 FRAMES = [palette(), palette().transpose(Image.Transpose.ROTATE_180)]
 turned = np.rot90(COLOURS, -1)                                             # orientation 6: turn right to see it
 
+TIFFFILE = importlib.util.find_spec("tifffile")
+LAB = ImageCms.profileToProfile(COLOUR, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+RAMP12 = np.arange(8, dtype=np.uint16).reshape(2, 4) * 585                                 # 0 to 4095
+TURNED = b"Exif\0\0" + orientation(6).tobytes()[6:]
+
 KINDS = [
     ("rgb", saved("rgb", COLOUR), Kind(COLOURS)),
     ("1x1", saved("1x1", COLOUR.crop((2, 1, 3, 2))), Kind(COLOURS[1:2, 2:3])),
@@ -207,6 +241,50 @@ KINDS = [
     ("bmp", saved("bitmap", COLOUR, "bmp"), Kind(COLOURS)),
     ("ppm", raw("eight.ppm", encoded(COLOUR, "PPM")), Kind(COLOURS)),
     ("wrong suffix", raw("photo.jpg", encoded(COLOUR, "PNG")), Kind(COLOURS)),
+    # side data is broken, or says what makes no sense: the picture is sound
+    ("EXIF of four bytes", raw("exif4.png", png_with((b"eXIf", b"oops"))), Kind(COLOURS)),
+    ("EXIF without a TIFF in it", raw("notiff.jpg", jpeg_with(segment(0xE1, b"Exif\0\0nonsense"))), Kind(flat, off_by=2)),
+    ("EXIF with a doubled header", raw("double.jpg", jpeg_with(segment(0xE1, b"Exif\0\0" + TURNED))), Kind(flat, off_by=2)),
+    *[(f"orientation {n}", saved(f"o{n}", COLOUR, exif=orientation(n)), Kind(COLOURS)) for n in (0, 9, 65535)],
+    ("orientation in XMP", raw("xmp.png", png_with((b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'))), Kind(turned)),
+    ("a text of three million letters", raw("text.png", png_with((b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 3_000_000)))), Kind(COLOURS)),
+    ("a broken profile in a png", raw("iccp.png", png_with((b"iCCP", b"name\0\0junk"))), Kind(COLOURS)),
+    ("a wrong checksum of a text", raw("crc.png", png_with((b"tEXt", b"Title\0a scan")).replace(b"a scan", b"a spoon"[:6])), Kind(COLOURS)),
+    ("a chunk of nobody's", raw("private.png", png_with((b"prVt", bytes(9)))), Kind(COLOURS)),
+    ("a JFIF segment too short", raw("jfif.jpg", jpeg_with(segment(0xE0, b"JFIF\0"))), Kind(flat, off_by=2)),
+    ("an Adobe segment too short", raw("adobe.jpg", jpeg_with(segment(0xEE, b"Adobe"))), Kind(flat, off_by=2)),
+    ("a broken list of pictures in a jpeg", raw("mpf.jpg", jpeg_with(segment(0xE2, b"MPF\0junkjunk"))), Kind(flat, off_by=2)),
+    ("a profile in pieces, one missing", raw("pieces.jpg", jpeg_with(segment(0xE2, b"ICC_PROFILE\0\1\2half"))), Kind(flat, off_by=2)),
+    ("broken EXIF in a WebP", saved("exif", FLAT, "webp", lossless=True, exif=b"oops"), Kind(flat)),
+    # numbers that a tag gives their meaning
+    ("12-bit grey tiff", raw("grey12.tif", tiff((4, 2), twelve(RAMP12), t258=12)), grey_kind(np.arange(8).reshape(2, 4) * 65535 // 7, bits=16, off_by=1)),
+    ("white is zero, 8 bits", raw("wiz8.tif", tiff((3, 2), GREYS.tobytes(), t262=0)), grey_kind(255 - GREYS)),
+    ("white is zero, 16 bits", raw("wiz16.tif", tiff((3, 2), DEEP[..., 0].astype("<u2").tobytes(), t258=16, t262=0)), grey_kind(65535 - DEEP[..., 0], bits=16)),
+    ("CIE Lab tiff", saved("lab", LAB, "tif"), Kind(COLOURS, off_by=23)),                     # blue suffers most from Lab in 8 bits
+    ("16-bit JPEG 2000", saved("deep", deep_grey(), "jp2"), grey_kind(DEEP[..., 0], bits=16)),
+    ("8-bit numbers with a sign", raw("signed.tif", tiff((3, 2), GREYS.tobytes(), t339=2)), "signed numbers of 8 bits"),
+    ("32-bit whole numbers", raw("whole.tif", tiff((3, 2), GREYS.astype("<u4").tobytes(), t258=32)), "whole numbers of 32 bits"),
+    ("16-bit floats", raw("half.tif", tiff((3, 2), GREYS.astype("<f2").tobytes(), t258=16, t339=3)), "a TIFF of a kind that cannot be read (BitsPerSample (16,)"),
+    ("16-bit grey with alpha, tiff", raw("la16.tif", tiff((3, 2), np.dstack([DEEP[..., 0]] * 2).tobytes(), t258=(16, 16), t277=2, t338=2)), "BitsPerSample (16, 16)"),
+    ("portable floats", raw("floats.pfm", encoded(Image.fromarray(GREYS.astype(np.float32)), "PPM")), "32 bits per value"),
+    # a container's first picture is not the picture
+    ("a camera's DNG", raw("photo.dng", tiff((3, 2), GREYS.tobytes(), t254=1, t330=8, t50706=1)), "a camera's raw file: develop it first"),
+    ("a DNG called tif", raw("photo.tif", tiff((3, 2), GREYS.tobytes(), t50706=1)), "a camera's raw file"),
+    ("a preview before other pictures", raw("preview.tif", tiff((3, 2), GREYS.tobytes(), t254=1, t330=8)), "a camera's raw file"),
+    ("Canon's CR2", raw("photo.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(40)), "a camera's raw file"),
+    ("Canon's CR3", raw("photo.cr3", b"\0\0\0\x18ftypcrx " + bytes(40)), "a camera's raw file"),
+    ("Fuji's RAF", raw("photo.raf", b"FUJIFILMCCD-RAW 0201" + bytes(40)), "a camera's raw file"),
+    ("Nikon's NEF", raw("photo.nef", tiff((3, 2), GREYS.tobytes())), "a camera's raw file"),
+    # other suffixes, and what is no picture
+    ("jfif", raw("photo.jfif", encoded(FLAT, "JPEG", quality=100)), Kind(flat, off_by=2)),
+    ("tga", saved("photo", COLOUR, "tga"), Kind(COLOURS)),
+    ("qoi", saved("photo", COLOUR, "qoi"), Kind(COLOURS)),
+    ("pcx", saved("photo", COLOUR, "pcx"), Kind(COLOURS)),
+    ("ico", saved("photo", FLAT, "ico"), Kind(flat)),
+    ("a web page", raw("page.jpg", b"\n<!DOCTYPE html><html>quota exceeded</html>"), "is a web page, not a picture"),
+    ("an SVG", raw("drawing.png", b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'), "a drawing or a document"),
+    ("a PDF", raw("paper.png", encoded(COLOUR, "PDF")), "a drawing or a document"),
+    ("a metafile", raw("drawing.wmf", b"\xd7\xcd\xc6\x9a" + struct.pack("<H4hH", 0, 0, 0, 256, 256, 96) + bytes(6) + b"\x01\0\t\0" + bytes(40)), "drawing.wmf is a drawing"),
     ("huge", raw("huge.png", HUGE), "pixels"),
     ("truncated png", raw("half.png", encoded(Image.fromarray(NOISE), "PNG")[:5000]), "damaged or cut short"),
     ("truncated jpeg", raw("half.jpg", encoded(Image.fromarray(NOISE), "JPEG")[:1500]), "damaged or cut short"),
@@ -215,8 +293,8 @@ KINDS = [
     ("only a header", raw("header.png", encoded(COLOUR, "PNG")[:20]), ""),
     ("empty", raw("empty.png", b""), "is empty (0 bytes)"),
     ("not an image", raw("letter.png", b"Dear all,\nthis is no picture.\n" * 9), "not a picture of a known kind"),
-    ("16-bit rgb tiff", raw("deep.tif", deep_tiff(DEEP)), "has 16 bits per channel, of which only 8 could be read"),
-    ("16-bit RGBA tiff", raw("deepa.tif", deep_tiff(np.dstack([DEEP, DEEP[..., 0]]))), "has 16 bits per channel"),
+    ("16-bit rgb tiff", raw("deep.tif", deep_tiff(DEEP)), Kind(DEEP, bits=16) if TIFFFILE else "has 16 bits per channel, of which only 8 could be read"),
+    ("16-bit RGBA tiff", raw("deepa.tif", deep_tiff(np.dstack([DEEP, DEEP[..., 0]]))), Kind(DEEP, DEEP[..., 0], bits=16) if TIFFFILE else "has 16 bits per channel"),
     ("16-bit PPM", raw("deep.ppm", pnm(DEEP, 6)), "has 16 bits per channel"),
     ("16-bit PPM in letters", raw("letters.ppm", pnm(DEEP, 3)), "has 16 bits per channel"),
     ("32-bit floats", saved("floats", Image.fromarray(GREYS.astype(np.float32)), "tif"), "32 bits"),

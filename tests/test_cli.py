@@ -20,7 +20,7 @@ from esrdgan.image import read_image, read_picture
 from esrdgan.resize import imresize
 from esrdgan.weights import load_generator, save_generator
 from lessons import ROOT
-from picture_kinds import KINDS, Kind
+from picture_kinds import KINDS, Kind, tiff
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,139 @@ def test_consistent_results_are_their_input_when_made_small_again(tiny, tmp_path
 def test_what_is_done_is_skipped_unless_told_otherwise(tiny, tmp_path, capsys):
     words = ["use", str(picture(tmp_path / "a.png")), "--model", tiny, "--out", str(tmp_path / "out")]
     assert cli.main(words) == 0
+    assert cli.main(words) == 0 and "1 there already" in capsys.readouterr().out
+    assert cli.main([*words, "--overwrite"]) == 0 and "1 written" in capsys.readouterr().out
+    assert cli.main([*words, "--scale", "2"]) == 0 and "1 written" in capsys.readouterr().out
     result = tmp_path / "out" / "a_x4.png"
     result.write_bytes(b"mine")
-    assert cli.main(words) == 0 and "1 there already" in capsys.readouterr().out
-    assert result.read_bytes() == b"mine"
-    assert cli.main([*words, "--overwrite"]) == 0 and "1 written" in capsys.readouterr().out
-    assert Image.open(result).size == (48, 32)
+    for extra, said in ((["--overwrite"], "1 written"), ([], "1 there already")):
+        assert cli.main([*words, *extra]) == 0 and said in capsys.readouterr().out
+        assert result.read_bytes() == b"mine" and Image.open(tmp_path / "out" / "a_x4_2.png").size == (48, 32)
+
+
+def test_another_model_or_strength_is_done_again(tmp_path, capsys):
+    crisp, path = pair(tmp_path), picture(tmp_path / "a.png")
+    for extra, said in (([], "written"), ([], "there already"), (["--strength", ".5"], "written"), (["--strength", ".25"], "written"), (["--strength", ".25"], "there already"),
+                        (["--model", crisp.replace("gan", "psnr")], "written"), (["--ensemble"], "written"), (["--precision", "fp32"], "written"), (["--tile", "8"], "written")):
+        assert cli.main(["use", str(path), "--model", crisp, "--out", str(tmp_path / "out"), *extra]) == 0
+        assert f"1 {said}" in capsys.readouterr().out, extra
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a_x4.png"]
+
+
+# --- folders, kinds, options ---------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def trip(tmp_path):
+    for n, name in enumerate(("top.png", "day1/img.png", "day2/img.png")): picture(tmp_path / "trip" / name, seed=n)
+    return tmp_path / "trip"
+
+
+def test_folders_are_mirrored_and_an_option_turns_it_off(tiny, trip, tmp_path, capsys):
+    words = ["use", str(trip), "--model", tiny, "--precision", "fp32"]
+    assert cli.main([*words, "--out", str(tmp_path / "deep")]) == 0 and cli.main([*words, "--out", str(tmp_path / "flat"), "--no-recursive"]) == 0
+    made = {name: sorted(p.relative_to(tmp_path / name).as_posix() for p in (tmp_path / name).rglob("*.png")) for name in ("deep", "flat")}
+    assert made == {"deep": ["day1/img_x4.png", "day2/img_x4.png", "top_x4.png"], "flat": ["top_x4.png"]}
+    capsys.readouterr()
+    assert cli.main([*words, "--out", str(trip)]) == 0 and "3 written" in capsys.readouterr().out
+    assert cli.main([*words, "--out", str(trip)]) == 0 and capsys.readouterr().out.endswith("3 there already (--overwrite does them again), 3 results of earlier runs left alone\n")
+
+
+def test_test_crops_and_check_data_descend_alike(trip, tmp_path, capsys):
+    for n, path in enumerate(trip.rglob("*.png")): picture(path, 64, 48, seed=n)
+    (trip / "day2" / "k.nef").touch()
+    assert cli.main(["test", "--hr", str(trip), "--model", "none", "--out", str(tmp_path / "test")]) == 0
+    assert len(complaints(capsys)) == 1
+    rows = json.loads((tmp_path / "test" / "scores.json").read_text(encoding="utf-8"))["rows"]
+    assert {r["image"] for r in rows} == {"top.png", "day1/img.png", "day2/img.png"}
+    assert cli.main(["crops", str(trip), str(tmp_path / "crops"), "--size", "48", "--step", "48"]) == 0
+    [said] = complaints(capsys)
+    assert said.startswith("warning: passed over: ") and "k.nef: is a camera's raw file" in said
+    assert sorted(p.relative_to(tmp_path / "crops").as_posix() for p in (tmp_path / "crops").rglob("*.png")) == [
+        *(f"day{d}/img_s{n:03d}.png" for d in (1, 2) for n in (1, 2)), "top_s001.png", "top_s002.png"]
+    for extra, lines in (([], 3), (["--no-recursive"], 1)):
+        assert cli.main(["check-data", "--hr", str(trip), "--patch", "68", *extra]) == 1
+        assert len(capsys.readouterr().out.splitlines()) == lines
+    for words in (["test", "--hr", str(trip), "--model", "none", "--out", str(tmp_path / "flat")], ["crops", str(trip), str(tmp_path / "few"), "--size", "48"]):
+        assert cli.main([*words, "--no-recursive"]) == 0
+    assert len(json.loads((tmp_path / "flat" / "scores.json").read_text(encoding="utf-8"))["rows"]) == 2 and len(list((tmp_path / "few").rglob("*.png"))) == 2
+
+
+def test_crops_name_the_pictures_that_were_too_small(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png", 64, 64), picture(tmp_path / "in" / "tiny.png", 8, 8)
+    assert cli.main(["crops", str(tmp_path / "in"), str(tmp_path / "out"), "--size", "64"]) == 0
+    assert complaints(capsys) == ["warning: smaller than 64 px and left out: tiny.png"]
+
+
+def test_kinds_that_cannot_be_read_are_skipped_in_a_folder_and_fail_when_named(tiny, tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png")
+    for name, content in (("b.dng", b""), ("c.tif", tiff((3, 2), bytes(6), t50706=1)), ("notes.txt", b"x")): (tmp_path / "in" / name).write_bytes(content)
+    words = ["--model", tiny, "--out", str(tmp_path / "out")]
+    assert cli.main(["use", str(tmp_path / "in"), *words]) == 0
+    out, err = capsys.readouterr()
+    said = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    assert len(said) == 2 and "b.dng" in said[0] and "c.tif" in said[1] and all("raw file" in line for line in said)
+    assert out.endswith("1 written, 2 skipped, 1 other files left out\n")
+    for name in ("b.dng", "c.tif"):
+        (tmp_path / "in" / "b.dng").write_bytes(tiff((3, 2), bytes(6), t50706=1))
+        assert cli.main(["use", str(tmp_path / "in" / name), *words]) == 1
+        [line] = complaints(capsys)
+        assert name in line and "raw file" in line and not line.startswith("skipped")
+
+
+def test_a_remark_is_a_line_of_the_result(tiny, tmp_path, capsys):
+    frames = [Image.new("RGB", (8, 8), c) for c in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "move.gif", save_all=True, append_images=frames[1:])
+    assert cli.main(["use", str(tmp_path / "move.gif"), "--model", tiny, "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path / 'move.gif'}: frame 1 of 3"
+
+
+@pytest.mark.parametrize("extra, name, size", [
+    (["--format", "jpg", "--quality", "30"], "a_x4.jpg", (48, 32)), (["--format", "webp"], "a_x4.webp", (48, 32)), (["--format", "tiff"], "a_x4.tiff", (48, 32)),
+    (["--format", "same"], "a_x4.png", (48, 32)), (["--width", "30"], "a_w30.png", (30, 20)), (["--height", "30"], "a_h30.png", (45, 30)),
+    (["--width", "20", "--height", "30"], "a_20x30.png", (20, 30)), (["--suffix", "_big"], "a_big.png", (48, 32)), (["--suffix", ""], "a.png", (48, 32)),
+    (["--seamless", "--scale", "3"], "a_x3.png", (36, 24)), (["--strip"], "a_x4.png", (48, 32))], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_options_of_the_result(extra, name, size, tiny, tmp_path):
+    assert cli.main(["use", str(picture(tmp_path / "a.png")), "--model", tiny, "--out", str(tmp_path / "out"), *extra]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [name] and Image.open(tmp_path / "out" / name).size == size
+
+
+def test_what_a_photograph_says_goes_on_or_is_stripped(tiny, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8298] = 6, "(c) somebody"
+    Image.new("RGB", (12, 8), "red").save(tmp_path / "a.jpg", exif=exif, dpi=(300, 300))
+    for strip in (False, True):
+        assert cli.main(["use", str(tmp_path / "a.jpg"), "--model", tiny, "--out", str(tmp_path / f"{strip}"), *["--strip"] * strip]) == 0
+        with Image.open(tmp_path / f"{strip}" / "a_x4.png") as im:
+            assert im.size == (32, 48) and (im.getexif().get(0x8298) == "(c) somebody") == ("dpi" in im.info) == (not strip)
+            made = json.loads(im.text["esrdgan"])
+            assert made["model"] == "tiny.safetensors" and made["version"] == esrdgan.__version__ and made["strength"] is None
+
+
+def test_an_unwritable_place_below_costs_its_pictures_only(tiny, trip, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "day1").touch()
+    assert cli.main(["use", str(trip), "--model", tiny, "--out", str(tmp_path / "out")]) == 1
+    [line] = complaints(capsys)
+    assert str(Path("day1", "img.png")) in line and (tmp_path / "out" / "day2" / "img_x4.png").exists() and (tmp_path / "out" / "top_x4.png").exists()
+
+
+def test_a_user_without_a_home(tiny, tmp_path, monkeypatch):
+    def nobody(): raise RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr(Path, "home", nobody)
+    for name in ("ESRDGAN_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"): monkeypatch.delenv(name, raising=False)
+    assert cli.main(["use", str(picture(tmp_path / "a.png")), "--model", "tiny-psnr", "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["use", str(tmp_path / "a.png"), "--model", "tiny-psn", "--out", str(tmp_path / "out")]) == 2
+
+
+def test_scores_do_not_depend_on_the_chip(tiny, tmp_path, monkeypatch, capsys):
+    from esrdgan import inference
+    seen, plain = [], inference.finite_pass
+    monkeypatch.setattr(inference, "_native_bf16", lambda: True)
+    monkeypatch.setattr(inference, "finite_pass", lambda model, x, dtype, ensemble=False: seen.append(dtype) or plain(model, x, dtype, ensemble))
+    picture(tmp_path / "hr" / "a.png", 64, 48)
+    for extra, dtype in (([], torch.float32), (["--precision", "bf16"], torch.bfloat16)):
+        assert cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", tiny, "--out", str(tmp_path / "out"), "--device", "cpu", *extra]) == 0
+        assert {*seen} == {dtype} and not seen.clear()
 
 
 def test_the_same_picture_named_twice_is_done_once(tiny, tmp_path, capsys):
@@ -155,6 +282,12 @@ ERRORS = [
     ("one rival twice", ["test", "--hr", "{dir}", "--model", "{tiny}", "--against", "{tiny}", "--against", "{tiny}"], "another name"),
     ("unknown precision", ["use", "{a}", "--precision", "int4"], "invalid choice"),
     ("unknown device", ["use", "{a}", "--model", "{tiny}", "--device", "tpu"], "tpu"),
+    ("a device with a word", ["use", "{a}", "--model", "{tiny}", "--device", "cpu:abc"], "no device 'cpu:abc' here"),
+    ("a card that is not there", ["use", "{a}", "--model", "{tiny}", "--device", "cuda:97"], "no device 'cuda:97' here"),
+    ("size said twice", ["use", "{a}", "--model", "{tiny}", "--scale", "2", "--width", "9"], "give one of them"),
+    ("a suffix with folders", ["use", "{a}", "--model", "{tiny}", "--suffix", "../x"], "without folders"),
+    ("quality beyond 100", ["use", "{a}", "--quality", "101"], "from 1 to 100"),
+    ("a format that is not written", ["use", "{a}", "--format", "gif"], "invalid choice"),
     ("tile in words", ["use", "{a}", "--tile", "many"], "whole number"),
     ("negative tile", ["use", "{a}", "--tile=-3"], "whole number"),
     ("abbreviated option", ["use", "{a}", "--over"], "--over"),

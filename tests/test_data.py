@@ -173,6 +173,8 @@ def test_the_usual_place(tmp_path, monkeypatch):
     ("img_001_SRF_4_LR.png", "img_001"), ("img_001_SRF_4_HR.png", "img_001"), ("0801x4.png", "0801"), ("img_004.png", "img_004"),
     ("babyx2.png", "babyx2"), ("x4.png", "x4"), ("_LR.png", "_LR"), ("a.b_x4.png", "a.b"), ("COLOR.png", "COLOR"), ("p_s001.png", "p_s001"),
     ("boatsx4_s001.png", "boats_s001"), ("baby_LRBI_x4_s0012.png", "baby_s0012"), ("x4_s001.png", "x4_s001"), ("babyx4_south.png", "babyx4_south"),
+    ("0001_bicLRx4.png", "0001"), ("0001_lq.png", "0001"), ("0001_gt.png", "0001"), ("Canon_0001_LR4.png", "Canon_0001"), ("Canon_0001_HR.png", "Canon_0001"), ("0001x4m.png", "0001"),
+    ("LR_0001.png", "0001"), ("hr-0001.png", "0001"), ("GT_baby_x4.png", "baby"), ("LR_HR.png", "LR"), ("HRdogs.png", "HRdogs"), ("lqueen.png", "lqueen"), ("a_HR_2.png", "a_HR_2"),
 ])
 def test_partner_name(name, stem):
     assert partner_name(name, 4) == stem
@@ -184,6 +186,20 @@ def test_match_names_every_problem():
     pairs, problems = match(hr, lr, 4)
     assert pairs == [(hr[0], lr[0]), (hr[2], lr[1])]
     assert len(problems) == 3 and all(any(x in p for p in problems) for x in ("c_HR", "no LR partner named b", "no HR partner named d"))
+
+
+def test_match_shows_both_names():
+    _, problems = match([Path("hr/0001.png")], [Path("lr/0001_small.png")], 4)
+    assert problems[0].endswith("0001.png: no LR partner named 0001 in lr; 0001_small.png there counts as 0001_small") and "0001.png there counts as 0001" in problems[1]
+
+
+def test_one_name_in_two_folders_is_two_pictures():
+    hr = [Path(f"set/HR/{day}/img.png") for day in ("day1", "day2")]
+    lr = [Path(f"set/LR/{day}/imgx4.png") for day in ("day1", "day2")]
+    assert match(hr, lr[::-1], 4) == ([*zip(hr, lr)], [])
+    pairs, problems = match(hr, lr[:1], 4)
+    assert len(problems) == 3 and not pairs                             # which of the two it belongs to cannot be known
+    assert match([Path("a/x.png"), Path("b/y.png")], [Path("lr/x.png"), Path("lr/y.png")], 4)[1] == []      # other folders do not matter to names that differ
 
 
 @pytest.mark.parametrize("hr,lr,ok", [((8, 8), (2, 2), 1), ((9, 11), (2, 2), 1), ((9, 11), (3, 3), 1), ((9, 11), (2, 3), 1),

@@ -195,6 +195,10 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("ESRDGAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder().name == "esrdgan"
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"): monkeypatch.delenv(name, raising=False)
+    def nobody(): raise RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr(fetch.Path, "home", nobody)                            # a container's user
+    assert cache_folder().name.startswith("esrdgan-")
 
 
 # Archives

@@ -1,6 +1,8 @@
 "What guards the picture files and the numbers in them, beyond what the lessons check."
 import io
 import os
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 import esrdgan.image as image
-from esrdgan.image import (Picture, PictureError, compare, encode_png16, list_pictures, luma, mod_crop, quantize, read_image, read_picture, show,
-                           to_float, to_uint8, to_uint16, write_image, write_picture)
-from picture_kinds import ADAM7, COLOURS, DEEP, GREYS, SRGB, encoded, png
+from esrdgan.files import Notes
+from esrdgan.image import (Picture, PictureError, PictureWarning, UnsupportedKind, check_format, compare, encode_png16, find_pictures, list_pictures, luma, mod_crop,
+                           picture_suffixes, quantize, read_image, read_picture, show, to_float, to_uint8, to_uint16, write_image, write_picture)
+from picture_kinds import ADAM7, COLOUR, COLOURS, DEEP, FLAT, GREYS, RGBA, SRGB, deep_grey, deep_tiff, encoded, orientation, png, png_with, raw, saved, tiff
 
 
 def pictures(bits=8, **others):
@@ -242,16 +245,204 @@ def test_what_cannot_be_written(tmp_path):
 
 # lists, sheets
 
-def test_list_pictures(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "._a.jpeg", "notes.txt", "c.webp"):
+def names(paths, folder):
+    return sorted(p.relative_to(folder).as_posix() for p in paths)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    "Folders in folders, with all that is found in folders."
+    for name in ("b.PNG", "a.jpeg", "._a.jpeg", "notes.txt", "c.webp", "deep/er/d.png", "deep/e.tga", "deep/f.jpe", "g.jfif", ".hidden/h.png", "@eaDir/i.jpg", "raw/j.NEF", "raw/k.exr"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "d.png").touch()
-    assert [p.name for p in list_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.webp"]
-    both = list_pictures([tmp_path / "deeper", str(tmp_path / "notes.txt"), tmp_path / "deeper" / "d.png"])
-    assert [p.name for p in both] == ["d.png", "notes.txt"]
-    with pytest.raises(PictureError, match="nowhere: there is no such"):
-        list_pictures([tmp_path, tmp_path / "nowhere"])
+    return tmp_path
+
+
+def test_find_pictures_tells_of_every_file(tree):
+    found = find_pictures(tree)
+    assert names(found.places, tree) == ["a.jpeg", "b.PNG", "c.webp", "deep/e.tga", "deep/er/d.png", "deep/f.jpe", "g.jfif"]
+    assert all(tree / place == path for path, place in found.places.items())
+    assert [(p.name, why.split(":")[0]) for p, why in found.skipped] == [("j.NEF", "is a camera's raw file"), ("k.exr", "is a kind (.exr) that cannot be read")]
+    assert names(found.others, tree) == ["notes.txt"] and not found.failed
+    flat = find_pictures(tree, recursive=False)
+    assert names(flat.places, tree) == ["a.jpeg", "b.PNG", "c.webp", "g.jfif"] and not flat.skipped
+    assert find_pictures([tree / "deep" / "e.tga", tree / "notes.txt"]).places == {tree / "deep" / "e.tga": image.Path("e.tga"), tree / "notes.txt": image.Path("notes.txt")}
+
+
+def test_list_pictures_is_sorted_and_warns_of_what_it_passes_over(tree):
+    with pytest.warns(PictureWarning, match="passed over: .*j.NEF: is a camera's raw file.*k.exr"):
+        assert [p.name for p in list_pictures(tree)] == ["a.jpeg", "b.PNG", "c.webp", "e.tga", "d.png", "f.jpe", "g.jfif"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = list_pictures([tree / "deep", str(tree / "notes.txt"), tree / "deep" / "er" / "d.png"])
+    assert [p.name for p in both] == ["e.tga", "d.png", "f.jpe", "notes.txt"]
+
+
+@pytest.mark.parametrize("name, words", [("nowhere", "nowhere: there is no such"), ("raw", "no picture in this folder; j.NEF: is a camera's raw file"),
+                                         ("n" * 300, "name too long"), ("notes.txt/a.png", "Not a directory")])
+def test_where_there_is_nothing(name, words, tree):
+    if words == "name too long" and os.name == "nt": pytest.skip("another message there")
+    with pytest.raises(PictureError, match=f"(?i){words}") as caught:
+        list_pictures([tree, tree / name])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_links_are_followed_but_not_in_circles(tree, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "l.png").touch()
+    (tree / "deep" / "up").symlink_to(tree, target_is_directory=True)
+    (tree / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (tree / "gone.png").symlink_to(tree / "nowhere.png")
+    found = names(find_pictures(tree).places, tree)
+    assert len(found) == 9 and {"linked/l.png", "gone.png"} <= {*found}
+    with pytest.raises(PictureError, match="gone.png: there is no such file"):
+        read_picture(tree / "gone.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="a.png is a device or a pipe"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_found(tree, monkeypatch):
+    scan = os.scandir
+    def forbidden(path):
+        if os.fspath(path).endswith("deep"): raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+    monkeypatch.setattr(os, "scandir", forbidden)
+    found = find_pictures(tree)
+    assert len(found.places) == 4 and [(p.name, why) for p, why in found.failed] == [("deep", "cannot be read: Permission denied")]
+
+
+def test_what_pillow_opens_is_found():
+    assert {".png", ".jpg", ".jpe", ".jfif", ".tga", ".webp", ".gif", ".tif", ".jp2", ".psd", ".ico", ".pbm"} <= picture_suffixes()
+    assert not {".mpg", ".h5", ".txt", ".dng", ".svg"} & picture_suffixes()
+
+
+@pytest.mark.parametrize("module, form, suffix", [("pillow_heif", "HEIF", "heic"), ("pillow_jxl", "JXL", "jxl")])
+def test_kinds_that_an_extra_reads(module, form, suffix, tmp_path):
+    pytest.importorskip(module)
+    assert f".{suffix}" in picture_suffixes()
+    FLAT.save(tmp_path / f"a.{suffix}", form, exif=orientation(6).tobytes(), quality=95)
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert (picture.rgb * 255 - torch.tensor([200., 100, 50])[:, None, None]).abs().max() < 4 and list_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("data, words", [(b"\0\0\0\x18ftypheic" + bytes(60), "HEIC or AVIF picture, which needs: pip install pillow-heif"),
+                                         (b"\xff\x0a" + bytes(60), "JPEG XL picture, which needs: pip install pillow-jxl-plugin")])
+def test_kinds_without_their_extra(data, words, tmp_path, monkeypatch):
+    for name in ("pillow_heif", "pillow_jxl"): monkeypatch.setitem(sys.modules, name, None)
+    if {".heic", ".jxl"} & {*Image.registered_extensions()}: pytest.skip("the extra is at work already")
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UnsupportedKind, match=words):
+        read_picture(tmp_path / "a.png")
+    (tmp_path / "b.heic").write_bytes(data)
+    assert [why for _, why in find_pictures(tmp_path).skipped] == ["needs: pip install pillow-heif"]
+
+
+# what is left out is said
+
+MOVE = dict(save_all=True, append_images=[COLOUR.rotate(180), COLOUR])
+
+
+@pytest.mark.parametrize("maker, said", [
+    (saved("a", COLOUR, "gif", **MOVE), "frame 1 of 3"), (saved("a", COLOUR, "tif", **MOVE), "frame 1 of 3"), (saved("a", COLOUR, "png", **MOVE), "frame 1 of 3"),
+    (saved("a", COLOUR, "webp", **MOVE), "frame 1 of 3"), (saved("a", FLAT, "mpo", save_all=True, append_images=[FLAT]), "frame 1 of 2"),
+    (saved("a", COLOUR, "sgi", bpc=2), "8 of its 16 bits per channel"), (raw("a.jpg", encoded(FLAT, "JPEG")[:2] + b"\xff\xe0\0\7JFIF\0" + encoded(FLAT, "JPEG")[2:]), "its side data is broken and left out"),
+    (saved("a", COLOUR, "png"), None), (saved("a", FLAT, "jpg"), None), (saved("a", COLOUR, "sgi"), None)])
+def test_what_reading_leaves_out_is_a_remark(maker, said, tmp_path):
+    path = maker(tmp_path)
+    assert read_picture(path).remarks == ([said] if said else [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_image(path)
+    assert [str(w.message) for w in caught if w.category is PictureWarning] == ([f"{path}: {said}"] if said else [])
+
+
+def test_a_damaged_second_frame_does_not_stop_the_first(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    whole = encoded(FLAT, "GIF", save_all=True, append_images=[noise])
+    (tmp_path / "a.gif").write_bytes(whole[:-200])
+    assert read_picture(tmp_path / "a.gif").rgb.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("name, depth, lost", [("a.png", 16, []), ("a.tif", 8, ["8 of its 16 bits"]), ("a.webp", 8, ["8 of its 16 bits"])])
+def test_sixteen_bits_that_are_lost_are_told(name, depth, lost, tmp_path):
+    assert write_picture(pictures(16), tmp_path / name) == lost
+    assert read_picture(tmp_path / name).bits == depth
+
+
+def test_sixteen_bits_of_grey_stay_in_a_tiff(tmp_path):
+    grey = Picture(to_float(DEEP[..., :1]).expand(3, -1, -1), grey=True, bits=16, notes=Notes(dpi=(300, 300)))
+    assert write_picture(grey, tmp_path / "a.tif") == []
+    back = read_picture(tmp_path / "a.tif")
+    assert back.bits == 16 and np.array_equal(to_uint16(back.rgb), to_uint16(grey.rgb)) and back.notes.dpi == (300, 300)
+
+
+@pytest.mark.parametrize("a, options", [(DEEP, {}), (DEEP, {"compression": "zlib"}), (DEEP.transpose(2, 0, 1), {"planarconfig": "separate"}), (DEEP, {"bigtiff": True}), (DEEP.astype(">u2"), {"byteorder": ">"})])
+def test_deep_tiffs_of_every_layout(a, options, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", a, photometric="rgb", **options)
+    assert np.array_equal(to_uint16(read_picture(tmp_path / "a.tif").rgb), DEEP)
+
+
+def test_colours_times_alpha_are_divided(tmp_path):
+    pytest.importorskip("tifffile")
+    half = np.dstack([DEEP // 2, np.full((2, 3), 32768, np.uint16)])
+    n = half.shape[2]
+    (tmp_path / "a.tif").write_bytes(tiff((3, 2), half.tobytes(), t258=(16,) * n, t262=2, t277=n, t338=1))
+    assert abs(to_uint16(read_picture(tmp_path / "a.tif").rgb).astype(int) - DEEP).max() <= 3
+
+
+def test_without_tifffile_a_deep_tiff_is_refused_with_advice(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    (tmp_path / "a.tif").write_bytes(deep_tiff(DEEP))
+    with pytest.raises(PictureError, match="of which only 8 could be read: pip install tifffile, or save it as a 16-bit PNG"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_a_turned_tiff_of_twelve_and_sixteen_bits(tmp_path):
+    for number, expected in ((6, np.rot90(DEEP[..., 0], -1)), (3, np.rot90(DEEP[..., 0], 2)), (9, DEEP[..., 0])):
+        (tmp_path / "a.tif").write_bytes(tiff((3, 2), DEEP[..., 0].astype("<u2").tobytes(), t258=16, t274=number))
+        assert np.array_equal(to_uint16(read_picture(tmp_path / "a.tif").rgb)[..., 0], expected)
+    pytest.importorskip("tifffile")
+    (tmp_path / "a.tif").write_bytes(tiff((3, 2), DEEP.astype("<u2").tobytes(), t258=(16,) * 3, t262=2, t277=3, t274=6))
+    assert np.array_equal(to_uint16(read_picture(tmp_path / "a.tif").rgb), np.rot90(DEEP, -1))
+
+
+# before the work
+
+@pytest.mark.parametrize("picture, name, size, words", [
+    (Picture(torch.zeros(3, 1, 1), torch.zeros(1, 1, 1)), "a.jpg", (1, 1), "JPEG cannot hold transparency"), (pictures(), "a.jpg", (70_000, 4), "JPEG holds 65,535 pixels a side"),
+    (pictures(), "a.webp", (4, 16_384), "WEBP holds 16,383 pixels a side"), (pictures(), "a.gif", (1, 1), "cannot write .gif")])
+def test_a_format_that_cannot_hold_the_result_is_known_before_the_work(picture, name, size, words):
+    with pytest.raises(PictureError, match=words):
+        check_format(picture, name, size)
+
+
+def test_formats_hold_what_they_can():
+    assert [check_format(pictures(), f"a{s}", (9, 9)) for s in (".png", ".JPG", ".webp", ".tiff", ".bmp")] == ["PNG", "JPEG", "WEBP", "TIFF", "BMP"]
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.jpg", "out.webp", "out.tif"])
+def test_a_picture_read_and_written_still_says_who_made_it_but_is_upright(name, tmp_path):
+    exif = orientation(6)
+    exif[0x013B], exif.get_ifd(0x8769)[0xA002] = "the maker", 16
+    FLAT.crop((0, 0, 16, 8)).save(tmp_path / "in.jpg", exif=exif)
+    picture = read_picture(tmp_path / "in.jpg")
+    assert picture.rgb.shape == (3, 16, 8) and write_picture(picture, tmp_path / name) == []
+    with Image.open(tmp_path / name) as im:
+        assert im.size == (8, 16) and im.getexif()[0x013B] == "the maker" and im.getexif().get(0x0112, 1) == 1 and im.getexif().get_ifd(0x8769)[0xA002] == 8
+    assert read_picture(tmp_path / name).rgb.shape == (3, 16, 8)
+
+
+def test_gamma_stays_beside_sixteen_bits(tmp_path):
+    (tmp_path / "in.png").write_bytes(png(DEEP, 16, [(b"gAMA", (100000).to_bytes(4, "big"))]))
+    write_picture(read_picture(tmp_path / "in.png"), tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").info["gamma"] == 1.0
 
 
 @pytest.mark.parametrize("count, columns, panels", [(1, 4, 1), (4, 4, 4), (5, 4, 8), (3, 1, 3)])

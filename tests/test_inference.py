@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from torch import nn
 
 from esrdgan import inference
 from esrdgan.generator import RRDBNet
-from esrdgan.image import Picture, list_pictures, quantize, read_image, read_picture, write_picture
+from esrdgan.files import Notes, made_by_us
+from esrdgan.image import Picture, find_pictures, list_pictures, quantize, read_image, read_picture, to_uint16, write_picture
 from esrdgan.inference import (
-    CPU_SIDE, fill_transparent, finite_pass, make_consistent, output_names, pick_device, pick_precision, self_ensemble, upscale, upscale_folder, upscale_picture)
+    CPU_SIDE, fill_transparent, finite_pass, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
+    upscale, upscale_folder, upscale_picture)
 from esrdgan.resize import imresize, nearest
 from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
 
-CPU = torch.device("cpu")
+CPU, EXACT = torch.device("cpu"), partial(upscale, precision="fp32")
 
 
 def db(a, b):
@@ -234,10 +237,14 @@ def test_precision_of_a_graphics_card(monkeypatch, native):
 
 def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device() == torch.device("cuda") and pick_device("cuda:1").index == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device() == torch.device("cuda") == pick_device("cuda") and pick_device("cuda:1").index == 1
+    with pytest.raises(ValueError, match="no device 'cuda:7' here: choose one of auto, cuda:0, cuda:1"):
+        pick_device("cuda:7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="no device 'cuda' here"):
-        pick_device("cuda")
+    for name in ("cuda", "cuda:0", "cpu:abc", "cpu:1:2", "tpu", "", "CPU"):
+        with pytest.raises(ValueError, match=f"no device '{name}' here"):
+            pick_device(name)
 
 
 def test_broken_answers_are_done_again_in_fp32(photo):
@@ -251,6 +258,18 @@ def test_broken_answers_are_done_again_in_fp32(photo):
     assert kinds == [True, False]
     with pytest.raises(ValueError, match="even in fp32"):
         upscale(Bicubic(), photo * torch.inf)
+
+
+def test_sixteen_bits_survive_bf16(tmp_path):
+    "The real thing: a ramp of 3,072 levels through tiny-psnr, its convolutions but for the last in bf16."
+    from esrdgan.weights import load_generator
+    ramp = torch.linspace(.48, .70, 3072).reshape(1, 48, 64).expand(3, -1, -1).contiguous()
+    write_picture(Picture(ramp, bits=16), tmp_path / "ramp.png")
+    model = load_generator("tiny-psnr")
+    made = upscale_picture(model, read_picture(tmp_path / "ramp.png"), enlarge=partial(upscale, precision="bf16"))
+    write_picture(made, tmp_path / "out.png")
+    assert len(np.unique(to_uint16(read_picture(tmp_path / "out.png").rgb))) > 10_000
+    assert "forward" not in vars(model.conv_last)                        # the model is as it was
 
 
 def test_finite_pass_feeds_channels_last(net):
@@ -288,7 +307,7 @@ def test_upscale_can_be_made_to_agree(net, photo):
     small, far = imresize(photo, 1 / 4), lambda x: (imresize(x, 1 / 4) - imresize(photo, 1 / 4)).square().mean()
     plain, made = (upscale(net, small, precision="fp32", consistent=c) for c in (False, True))
     assert far(made) < .1 * far(plain)
-    picture = upscale_picture(net, Picture(small), precision="fp32", consistent=True)
+    picture = upscale_picture(net, Picture(small), enlarge=partial(upscale, precision="fp32", consistent=True))
     assert torch.equal(picture.rgb, made)
 
 
@@ -323,13 +342,13 @@ def test_no_fringe_whatever_is_hidden():
 
 def test_alpha_keeps_what_is_opaque_and_what_is_not(net):
     alpha = disc()
-    out = upscale_picture(net, Picture(torch.rand(3, 40, 40), alpha), precision="fp32").alpha
+    out = upscale_picture(net, Picture(torch.rand(3, 40, 40), alpha), enlarge=EXACT).alpha
     smooth = imresize(alpha, 4).clamp(0, 1)
     flat = (smooth == 0) | (smooth == 1)
     assert out.shape == (1, 160, 160) and torch.equal(out[flat], smooth[flat]) and flat.float().mean() > .5
     assert not torch.equal(out, smooth)                                   # the edge is the model's
     for value in (0., 1.):
-        plain = upscale_picture(net, Picture(torch.rand(3, 8, 8), torch.full((1, 8, 8), value)), precision="fp32")
+        plain = upscale_picture(net, Picture(torch.rand(3, 8, 8), torch.full((1, 8, 8), value)), enlarge=EXACT)
         assert (plain.alpha == value).all()
 
 
@@ -390,8 +409,21 @@ def test_every_kind_of_sample(net, sample, tmp_path):
 @given(st.lists(st.tuples(st.sampled_from(["a", "b/a", "A", "a_png", "a_2", "a_png_2", "x.y"]), st.sampled_from([".png", ".jpg", ".PNG"])), min_size=1, max_size=12))
 def test_names_never_meet(parts):
     paths = [Path(stem + suffix) for stem, suffix in parts]
-    names = output_names(paths, 4)
-    assert len({n.lower() for n in names}) == len(paths) and all(n.endswith("_x4.png") for n in names)
+    names = output_names(paths)
+    assert len({str(n).lower() for n in names}) == len(paths) and all(n.name.endswith("_x4.png") and n.parent == p.parent for n, p in zip(names, paths))
+
+
+@pytest.mark.parametrize("place, form, name", [("a.jpg", "same", "a_x4.jpg"), ("a.JPEG", "same", "a_x4.jpeg"), ("a.jfif", "same", "a_x4.jpg"), ("a.bmp", "same", "a_x4.png"),
+                                               ("a.gif", "same", "a_x4.png"), ("a.TIF", "same", "a_x4.tif"), ("a.jpg", "webp", "a_x4.webp"), ("b/a.png", "tiff", "b/a_x4.tiff")])
+def test_suffix_of_a_result(place, form, name):
+    assert [n.as_posix() for n in output_names([Path(place)], form=form)] == [name]
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "写"])
+def test_long_names_are_cut_and_stay_different(letter):
+    stem = letter * (250 // len(letter.encode()))
+    names = output_names([Path(f"{stem}.png"), Path(f"{stem[:-1]}z.png"), Path(f"{stem}.jpg")], "_x4")
+    assert len({*names}) == 3 and all(len(n.name.encode()) <= 255 and n.name.endswith("_x4.png") for n in names)
 
 
 def small_picture(path, value=128):
@@ -413,8 +445,138 @@ def test_folder_goes_on_after_bad_files(tmp_path):
     again = upscale_folder(Bicubic(), good, out)
     assert len(again.skipped) == 3 and not again.done
     small_picture(good[2], 10)
-    assert len(upscale_folder(Bicubic(), good, out, overwrite=True).done) == 3
+    changed = upscale_folder(Bicubic(), good, out)
+    assert [p.name for p in changed.done] == ["z_x4.png"] and len(changed.skipped) == 2
     assert abs(read_image(out / "z_x4.png").mean() * 255 - 10) < 1
+    assert len(upscale_folder(Bicubic(), good, out, overwrite=True).done) == 3
+
+
+@pytest.mark.parametrize("change", [dict(model=Bicubic), dict(note={"model": "other"}), dict(note={"strength": .5}), dict(scale=2, mark="_x4"), dict(seamless=True), dict(strip=True),
+                                    dict(width=32, mark="_x4")], ids=str)
+def test_there_already_means_made_in_the_same_way(change, tmp_path):
+    class Other(Bicubic):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.ones(1))
+    path, out = small_picture(tmp_path / "a.png"), tmp_path / "out"
+    model, changed = Bicubic(), Other() if change.pop("model", None) else Bicubic()
+    assert len(upscale_folder(model, [path], out).done) == 1
+    for _ in range(2):
+        report = upscale_folder(changed, [path], out, **change)
+        assert not report.failed and [p.name for p in [*report.done, *report.skipped]] == ["a_x4.png"]
+    assert report.skipped and len(list(out.iterdir())) == 1
+    assert len(upscale_folder(model, [path], out).done) == 1               # and back again
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", [b"mine", b"", None])
+def test_a_file_that_is_not_ours_is_never_replaced(overwrite, content, tmp_path):
+    path = small_picture(tmp_path / "a.png")
+    mine = small_picture(tmp_path / "a_x4.png", 7)
+    if content is not None: mine.write_bytes(content)
+    before = mine.read_bytes()
+    for _ in range(2):
+        report = upscale_folder(Bicubic(), [path], tmp_path, overwrite=overwrite)
+        assert mine.read_bytes() == before and [p.name for p in [*report.done, *report.skipped]] == ["a_x4_2.png"] and not report.failed
+    assert bool(report.skipped) != overwrite
+    assert overwrite is False or "a_x4.png is not a result of this picture: written as a_x4_2.png" in report.remarks[0][1]
+
+
+def test_a_result_of_another_picture_of_that_name_stays(tmp_path):
+    one, two = small_picture(tmp_path / "1" / "a.png", 50), small_picture(tmp_path / "2" / "a.png", 200)
+    out = tmp_path / "out"
+    for path in (one, two, one, two):
+        report = upscale_folder(Bicubic(), [path], out)
+        assert not report.failed
+    assert report.skipped == [out / "a_x4_2.png"] and sorted(p.name for p in out.iterdir()) == ["a_x4.png", "a_x4_2.png"]
+    assert abs(read_image(out / "a_x4.png").mean() * 255 - 50) < 1 and abs(read_image(out / "a_x4_2.png").mean() * 255 - 200) < 1
+    moved = (one.rename(tmp_path / "a.png"))
+    assert upscale_folder(Bicubic(), [moved], out).skipped == [out / "a_x4.png"]       # the same picture in another place
+
+
+def test_folders_are_mirrored(tmp_path):
+    for name in ("top.png", "day1/img.png", "day2/img.png"): small_picture(tmp_path / "trip" / name)
+    report = upscale_folder(Bicubic(), find_pictures(tmp_path / "trip").places, tmp_path / "out")
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in report.done) == ["day1/img_x4.png", "day2/img_x4.png", "top_x4.png"]
+
+
+def test_results_below_the_input_are_not_inputs(tmp_path):
+    small_picture(tmp_path / "a.png")
+    for scale, mark in ((4, "a_x4.png"), (2, "a_x2.png"), (4, None)):
+        report = upscale_folder(Bicubic(), find_pictures(tmp_path).places, tmp_path / "out", scale)
+        assert [p.name for p in report.done] == ([mark] if mark else []) and not report.failed
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "a_x4.png"] and len(report.results) == 2
+
+
+def test_what_the_system_refuses_costs_one_picture(tmp_path, monkeypatch):
+    paths = [small_picture(tmp_path / "in" / n) for n in ("a.png", "b.png", "c.png")]
+    (tmp_path / "out").mkdir()
+    place = {paths[0]: Path("a.png"), paths[1]: Path("file") / "b.png", paths[2]: Path("c.png")}
+    (tmp_path / "out" / "file").touch()
+    worked = []
+    report = upscale_folder(Bicubic(), place, tmp_path / "out", enlarge=lambda m, x: worked.append(1) or upscale(m, x))
+    assert len(report.done) == 2 and [p.name for p, _ in report.failed] == ["b.png"] and len(worked) == 2          # known before the work
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    report = upscale_folder(Bicubic(), paths, tmp_path / "full")
+    assert len(report.failed) == 3 and all("No space left" in why for _, why in report.failed) and not list((tmp_path / "full").iterdir())
+
+
+def test_a_name_of_248_letters_is_one_picture_of_three(tmp_path):
+    paths = [small_picture(tmp_path / "in" / f"{n}.png") for n in ("a", "n" * 248, "z")]
+    report = upscale_folder(Bicubic(), paths, tmp_path / "out")
+    assert len(report.done) == 3 and len(upscale_folder(Bicubic(), paths, tmp_path / "out").skipped) == 3
+
+
+@pytest.mark.parametrize("form", ["jpg", "webp", "tiff", "same"])
+def test_every_format_knows_what_it_was_made_of(form, tmp_path):
+    path = small_picture(tmp_path / "a.jpg")
+    for done in (1, 0):
+        report = upscale_folder(Bicubic(), [path], tmp_path / "out", form=form, note={"model": "m"})
+        assert len(report.done) == done and not report.failed and not report.remarks
+    [made] = (tmp_path / "out").iterdir()
+    assert made_by_us(made)["model"] == "m" and made.suffix == {"same": ".jpg"}.get(form, f".{form}") and Image.open(made).size == (32, 24)
+    assert len(upscale_folder(Bicubic(), [path], tmp_path / "out", form=form, note={"model": "m"}, quality=30).done) == (form != "tiff")
+
+
+def test_what_a_format_does_not_hold_is_said_or_refused_before_the_work(tmp_path):
+    write_picture(Picture(torch.rand(3, 8, 8), bits=16, notes=Notes(chunks=[(b"gAMA", bytes(4))])), tmp_path / "in" / "deep.png")
+    write_picture(Picture(torch.rand(3, 8, 8), torch.rand(1, 8, 8)), tmp_path / "in" / "clear.png")
+    worked = []
+    report = upscale_folder(Bicubic(), list_pictures(tmp_path / "in"), tmp_path / "out", form="jpg", enlarge=lambda m, x: worked.append(1) or upscale(m, x))
+    assert [w for _, w in report.remarks] == [".jpg does not hold what its PNG says of colours", ".jpg does not hold 8 of its 16 bits"]
+    assert len(worked) == 1 and "JPEG cannot hold transparency" in report.failed[0][1]
+
+
+def test_stripped_results_keep_their_colours_and_our_note(tmp_path):
+    notes = Notes(dpi=(300, 300), comment=b"me", chunks=[(b"tEXt", b"Title\0a scan"), (b"gAMA", (100000).to_bytes(4, "big"))])
+    write_picture(Picture(torch.rand(3, 8, 8), notes=notes), tmp_path / "a.png")
+    for strip, keys in ((False, {"esrdgan", "Title", "Comment", "dpi", "gamma"}), (True, {"esrdgan", "gamma"})):
+        [made] = upscale_folder(Bicubic(), [tmp_path / "a.png"], tmp_path / f"{strip}", strip=strip).done
+        assert {*Image.open(made).info} == keys
+
+
+# --- sizes, textures
+
+@pytest.mark.parametrize("sides, size", [(dict(width=100), (50, 100)), (dict(height=10), (10, 20)), (dict(width=7, height=9), (9, 7)), (dict(width=1), (1, 1)), ({}, (80, 160))])
+def test_exact_sizes(sides, size):
+    assert result_size((20, 40), 4, **sides) == size
+    assert upscale_picture(Bicubic(), Picture(torch.rand(3, 20, 40), torch.rand(1, 20, 40)), **sides).alpha.shape == (1, *size)
+
+
+@pytest.mark.parametrize("sides", [{}, dict(scale=2.5), dict(scale=.5), dict(width=50), dict(width=31, height=77)])
+def test_a_seamless_texture_is_the_middle_of_nine(sides, net):
+    texture = torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(0))
+    size = upscale_picture(Bicubic(), Picture(texture), **sides).rgb.shape[1:]
+    nine = dict(width=3 * size[1], height=3 * size[0])
+    for model, tolerance in ((Bicubic(), 1e-5), (net, 2e-3)):
+        tile = upscale_picture(model, Picture(texture), enlarge=EXACT, seamless=True, **sides).rgb
+        whole = upscale_picture(model, Picture(texture.repeat(1, 3, 3)), enlarge=EXACT, **nine).rgb
+        assert tile.shape[1:] == size and (tile - whole[:, size[0]:2 * size[0], size[1]:2 * size[1]]).abs().max() < tolerance
+
+
+def test_a_model_is_known_by_its_weights(net):
+    before = model_digest(net)
+    assert model_digest(generator()) == before != model_digest(generator(1)) and len(before) == 16
 
 
 def test_the_folder_of_the_inputs_may_be_the_output(tmp_path):
@@ -471,5 +633,5 @@ def test_x4plus_draws_the_edge_of_a_mask_better_than_bicubic(data_root):
     from esrdgan.weights import load_generator
     mask = disc(384)
     small = imresize(mask, .25).clamp(0, 1)
-    out = upscale_picture(load_generator("x4plus"), Picture(torch.zeros(3, 96, 96), small), precision="fp32").alpha
+    out = upscale_picture(load_generator("x4plus"), Picture(torch.zeros(3, 96, 96), small), enlarge=EXACT).alpha
     assert db(out, mask) > db(imresize(small, 4).clamp(0, 1), mask) + 3

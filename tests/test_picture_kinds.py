@@ -25,6 +25,7 @@ def kinds(expectation):
     return [pytest.param(maker, expected, id=name) for name, maker, expected in KINDS if isinstance(expected, expectation)]
 
 
+@pytest.mark.filterwarnings("ignore::esrdgan.image.PictureWarning")
 @pytest.mark.parametrize("maker, kind", kinds(Kind))
 def test_read_right(maker, kind, tmp_path):
     path = maker(tmp_path)
