@@ -29,9 +29,9 @@ def rolls():
 @pytest.mark.parametrize("name", ["healthy cloth", "D gets no gradient from fakes", "G gets no gradient from D", "left in eval mode", "growing noise"])
 def test_a_run_made_now_is_named(name, rolls):
     "Seed 5 of the museum: these signs are exact or have wide margins, on any processor."
-    bugs, cause = cases.MUSEUM[name]
-    rows, settings, discriminator, kind = cases.museum(rolls, bugs, 5)
-    assert diagnose(Record(rows, settings, kind, (cases.passes(discriminator), len(rows))))[0].cause == cause
+    faults, cause = cases.MUSEUM[name]
+    rows, settings, counted, kind = cases.museum(rolls, faults, 5)
+    assert diagnose(Record(rows, settings, kind, (counted, len(rows))))[0].cause == cause
 
 
 @pytest.mark.parametrize("name", ["tiny-gan", "mini-gan", "tiny-psnr", "mini-psnr"])
