@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLAN', 'Psnr', 'Gan', 'TrickSettings', 'Generator', 'Discriminator', 'LAYERS', 'CHOICES', 'LEAST', 'ConfigError',
            'setting', 'borrow', 'Run', 'Data', 'Features', 'Losses', 'Training', 'Config', 'parse', 'check_config',
-           'show_value', 'config_text', 'read_config', 'write_config']
+           'show_value', 'config_text', 'expand_paths', 'read_config', 'write_config']
 
 # %% ../nbs/tool/config.ipynb #cell-4
 import configparser
@@ -15,6 +15,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 
@@ -249,10 +250,19 @@ def _refuse_strangers(path, sections, table):
             raise ConfigError(f'{path}: [{section}] {key}: no such key; {hint}')
 
 # %% ../nbs/tool/config.ipynb #cell-24
+def expand_paths(
+    config:Config,
+)->Config:          # a copy
+    "With `~` and environment variables (`$DATA`, on Windows also `%DATA%`) replaced in every path."
+    config = deepcopy(config)
+    for part, keys in ((config.run, ('out',)), (config.data, ('hr', 'lr', 'valid', 'valid_lr')), (config.generator, ('start_from',))):
+        for key in keys: setattr(part, key, os.path.expandvars(os.path.expanduser(getattr(part, key))))
+    return config
+
 def read_config(
     path:str|Path,  # an .ini file, ours or the ancestor's
 )->Config:          # with `.warnings`
-    "Every setting that the file names, defaults for the rest. Raises `ConfigError` at the first mistake."
+    "Every setting that the file names, defaults for the rest; paths as `expand_paths` gives them. Raises `ConfigError` at the first mistake."
     path, config, known = Path(path), Config(), _known()
     sections, origin, table = _sections(path), {}, known
     if set(sections) & SECTIONS and not set(sections) & set(known):     # an old file, and perhaps one section misspelled
@@ -267,7 +277,7 @@ def read_config(
     check_config(config, where)
     if config.gan.steps and config.gan.adversarial_weight and not (config.psnr.steps or config.generator.start_from):
         config.warnings.append('the GAN stage starts from new weights: better give [psnr] steps, or [generator] start_from (lesson 13)')
-    return config
+    return expand_paths(config)
 
 # %% ../nbs/tool/config.ipynb #cell-25
 def write_config(
@@ -281,7 +291,7 @@ def write_config(
     part = path.with_name(path.name + '.part')
     try:
         part.write_text(config_text(config), encoding='utf-8')
-        try: same = read_config(part) == config
+        try: same = read_config(part) == expand_paths(config)
         except ConfigError: same = False
         if not same: raise ConfigError(f'{path}: a setting holds what an .ini file cannot (a space at its end, a line break); nothing was written')
         os.replace(part, path)

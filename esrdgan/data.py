@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import accumulate, count
 from pathlib import Path
+try: import fcntl
+except ImportError: fcntl = None        # Windows keeps what is in use without it
 
 import numpy as np
 import torch
@@ -56,7 +58,9 @@ def _decode(paths, folder, group):
         (new / 'sizes.json').write_text(json.dumps(sizes), encoding='utf-8')
         with contextlib.suppress(OSError): os.replace(new, folder)     # or another process was quicker: then its copy is read
     for old in {*folder.parent.glob(f'{group}-*')} - {folder}:
-        shutil.rmtree(old, ignore_errors=True)      # Windows keeps what is in use
+        with contextlib.suppress(OSError), open(old / 'pixels', 'rb+') if fcntl else contextlib.nullcontext() as file:
+            if fcntl: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)      # fails while anybody reads it
+            shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/05_pairs.ipynb #cell-24
 class Pictures:
@@ -69,17 +73,22 @@ class Pictures:
         stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self.paths]
         group, version = (hashlib.sha256(repr(x).encode()).hexdigest()[:16] for x in (self.paths, stamp))
         self.folder = Path(root or cache_folder() / 'pictures', f'{group}-{version}')
-        if not self.folder.exists(): _decode(self.paths, self.folder, group)
+        try: self._map()
+        except FileNotFoundError:       # never made, or deleted a moment ago
+            _decode(self.paths, self.folder, group)
+            self._map()
         self.sizes = json.loads((self.folder / 'sizes.json').read_text(encoding='utf-8'))
         self.starts = [0, *accumulate(3 * h * w for h, w in self.sizes)]
-        self._map()
 
     def __getitem__(self, i):   # (H, W, 3) uint8
         return self.pixels[self.starts[i]:self.starts[i + 1]].reshape(*self.sizes[i], 3)
 
     def _map(self, state=()):
         vars(self).update(state)
-        self.pixels = np.memmap(self.folder / 'pixels', np.uint8, 'r')     # can be read even when a newer copy replaces the folder
+        with open(self.folder / 'pixels', 'rb') as file:
+            with contextlib.suppress(OSError):              # a drive without locks
+                if fcntl: fcntl.flock(file, fcntl.LOCK_SH)  # lasts as long as the map: nobody deletes what somebody reads
+            self.pixels = np.memmap(file, np.uint8, 'r')
     __setstate__ = _map           # how Python copies this object into a worker process: without the pixels, which are opened anew there
     def __getstate__(self): return {k: v for k, v in vars(self).items() if k != 'pixels'}     # a worker process is sent the name
 

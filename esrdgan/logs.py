@@ -9,8 +9,9 @@ __all__ = ['HEADINGS', 'GROUPS', 'numbers', 'groups', 'curves', 'read_lines', 'J
 # %% ../nbs/training/logs.ipynb #cell-4
 import json
 import math
-import os
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -66,16 +67,22 @@ def curves(
     return fig
 
 # %% ../nbs/training/logs.ipynb #cell-16
+def _rows(path):
+    "(row, bytes up to its end) of each whole line, one after the other: the log of a long run is larger than a memory should hold twice."
+    end = 0
+    with open(path, 'rb') as file:
+        for i, line in enumerate(file, 1):
+            if not line.endswith(b'\n'): return       # cut off by a kill
+            end += len(line)
+            try: row = json.loads(line)
+            except ValueError: raise ValueError(f'{path}: line {i} is not JSON; mend or delete it') from None
+            yield row, end
+
 def read_lines(
     path:str|Path,  # what `JsonLines` wrote
 )->list:            # one dict for each step
     "The rows of a log. A last line that was cut off in the middle is passed over; `ValueError` for any other that is not JSON."
-    rows, path = [], Path(path)
-    lines = path.read_text(encoding='utf-8').split('\n')
-    for i, line in enumerate(lines[:-1], 1):
-        try: rows.append(json.loads(line))
-        except ValueError: raise ValueError(f'{path}: line {i} is not JSON; mend or delete it') from None
-    return rows
+    return [row for row, _ in _rows(path)]
 
 class JsonLines:
     "One line of JSON for each step, handed to the system as soon as it is written: a kill spoils the last line at most."
@@ -85,10 +92,12 @@ class JsonLines:
     ):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stay, part = [r for r in (read_lines(path) if path.exists() else []) if r['step'] <= step], path.with_name(path.name + '.part')
-        part.write_bytes(''.join(json.dumps(r) + '\n' for r in stay).encode())
-        os.replace(part, path)
+        stay = 0
+        for row, end in _rows(path) if path.exists() else ():
+            if row['step'] > step: break            # rows stand in the order of their steps
+            stay = end
         self.file = open(path, 'a', encoding='utf-8', newline='\n')
+        self.file.truncate(stay)
 
     def write(self, log):
         "Add a step. What is infinite or not a number becomes null: JSON has no word for it."
@@ -140,20 +149,34 @@ class TensorBoardLog:
 
 # %% ../nbs/training/logs.ipynb #cell-22
 class Progress:
-    "A line with speed, time left and the numbers that matter most."
-    KEYS = 'pixel', 'perceptual', 'adversarial_g', 'd_real', 'd_fake', 'psnr_y_crop4'
+    "Speed, time left and the numbers that matter most: on a terminal one line that moves, elsewhere a new one now and then."
+    KEYS = 'pixel', 'perceptual', 'adversarial_g', 'd_real', 'd_fake'
     def __init__(self,
         steps:int,      # in all
         step:int=0,     # done already
-        file=None,      # where to; None: stderr, and silent when that is no terminal
+        file=None,      # where to; None: stderr
+        seconds:float=30.,  # where no terminal is: from one line to the next; the first step, the last and a validation have their own
     ):
-        self.bar, self.known = tqdm(total=steps, initial=step, unit='step', file=file, disable=None if file is None else False), {}
+        self.bar = tqdm(total=steps, initial=step, unit='step', file=file, disable=None)     # None: where no terminal is
+        self.steps, self.file, self.seconds, self.known, self.told = steps, file, seconds, {}, None
 
     def write(self, log):
         "One step further."
-        self.known |= {k: f'{v:.3g}' for k, v in numbers(log).items() if k in self.KEYS}
+        measured = {k for k in log.values if k not in GROUPS}
+        self.known |= {k: f'{v:.3g}' for k, v in numbers(log).items() if k in self.KEYS or k in measured}
+        if self.bar.disable: return self._tell(log.step, measured)
         self.bar.set_postfix(self.known, refresh=False)
         self.bar.update()
+
+    def _tell(self, step, measured):
+        now, pace = time.monotonic(), ''
+        if self.told and not measured and step < self.steps and now < self.told[1] + self.seconds: return
+        if self.told:
+            each = (now - self.told[1]) / max(step - self.told[0], 1)
+            pace = f', {each:.2g} s a step, {tqdm.format_interval((self.steps - step) * each)} left'
+        self.told = step, now
+        line = f'step {step:,} of {self.steps:,}{pace}: ' + ', '.join(f'{k} {v}' for k, v in self.known.items())
+        with suppress(OSError, ValueError): print(line, file=self.file or sys.stderr, flush=True)      # nobody reads it: that ends no run
 
     def close(self): self.bar.close()
 

@@ -60,6 +60,50 @@ def test_a_run_is_not_overwritten_and_resume_goes_on(cfg, capsys):
     assert main(["train", "--cfg", str(cfg), "--resume"]) == 0
 
 
+def test_a_run_goes_on_where_its_folder_was_moved(cfg, tmp_path, capsys):
+    assert main(["train", "--cfg", str(cfg)]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "runs/small").rename(tmp_path / "elsewhere/renamed")
+    config = read_config(moved / "config.ini")
+    config.gan.steps = 3
+    write_config(config, moved / "config.ini")
+    assert main(["train", "--cfg", str(moved / "config.ini")]) == 2 and f"{moved} holds a run already" in capsys.readouterr().err
+    assert main(["train", "--cfg", str(moved / "config.ini"), "--resume"]) == 0
+    assert [r["step"] for r in read_lines(moved / "gan/log.jsonl")] == [1, 2, 3] and not list((tmp_path / "runs").iterdir())
+    assert main(["train", "--cfg", str(moved / "config.ini"), "--name", "other"]) == 0      # as a pattern for another run
+    assert (tmp_path / "runs/other/gan/best.pt").exists() or checkpoints(tmp_path / "runs/other/gan")
+
+
+def test_paths_may_begin_at_home_and_hold_variables(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path)); monkeypatch.setenv("USERPROFILE", str(tmp_path)); monkeypatch.setenv("PICTURES", "hr")
+    text = cfg.read_text().replace(f"hr = {tmp_path}/hr", "hr = ~/$PICTURES").replace(f"out = {tmp_path}/runs", "out = ~/${PICTURES}_runs")
+    cfg.write_text(text)
+    assert main(["train", "--cfg", str(cfg)]) == 0
+    assert checkpoints(tmp_path / "hr_runs/small/gan")
+
+
+def test_sigterm_saves_and_returns_143(cfg, tmp_path, monkeypatch, capsys):
+    import esrdgan.run as room
+    write = room.RunLogger.write
+
+    def pressed(self, log, pictures={}):
+        if log.step == 2: signal.raise_signal(signal.SIGTERM)
+        write(self, log, pictures)
+    monkeypatch.setattr(room.RunLogger, "write", pressed)
+    assert main(["train", "--cfg", str(cfg)]) == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped after step 2 of psnr; continue with: esrdgan train --cfg")
+
+
+def test_a_lack_of_memory_is_one_line_in_any_command_and_a_bug_is_not(monkeypatch, capsys):
+    import esrdgan.cli as room
+    for error, status in (RuntimeError("CUDA out of memory. Tried"), 2), (MemoryError(), 2), (RuntimeError("a bug"), None):
+        def fail(name): raise error
+        monkeypatch.setattr(room, "recipe_config", fail)
+        if status: assert main(["train"]) == status and "out of memory" in one_line(capsys)
+        else:
+            with pytest.raises(RuntimeError): main(["train"])
+
+
 def test_check_makes_a_step_and_keeps_nothing(cfg, tmp_path, capsys):
     assert main(["train", "--cfg", str(cfg), "--check"]) == 0
     assert "psnr: " in capsys.readouterr().out
@@ -96,12 +140,14 @@ def test_a_loss_that_is_not_finite_is_one_line(cfg, monkeypatch, capsys):
     import esrdgan.build as room
     monkeypatch.setattr(room, "l1", lambda sr, hr: (sr - hr).mean() * float("nan"))
     assert main(["train", "--cfg", str(cfg)]) == 2
-    assert "pixel" in one_line(capsys)
+    assert "pixel" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words, says", [
     (["train", "--recipe", "tuor"], "did you mean tour"),
     (["train", "--cfg", "absent.ini"], "cannot be read"),
+    (["train", "--cfg", "{cfg}", "--recipe", "nonsense"], "give one of them"),
+    (["train", "--cfg", "{cfg}", "--name", "a/b"], "give a name that a folder can have"),
     (["train", "--recipe", "esrgan"], "[data] hr"),
     (["check-config", "absent.ini"], "cannot be read"),
     (["init", "{cfg}"], "there already"),

@@ -109,15 +109,17 @@ def test_any_change_of_the_sources_is_seen(tmp_path, change):
         paths.append(picture(tmp_path / "3.png", 16, 16, seed=3))
     if change == "order":
         paths = paths[::-1]
+    old = before.folder
+    del before                                      # nobody reads it any more
     after = Pictures(paths, tmp_path / "cache")
-    assert after.folder != before.folder
+    assert after.folder != old
     assert all(np.array_equal(after[i], data.to_uint8(data.read_image(p))) for i, p in enumerate(paths))
     if change in ("content", "time"):
-        assert not before.folder.exists()           # the stale copy does not fill the disk
+        assert not old.exists()                     # the stale copy does not fill the disk
 
 
 def test_a_copy_in_use_survives_its_successor(tmp_path):
-    "A picture changes while a run reads: the run goes on with the old one, in its own process and in workers forked from it."
+    "A picture changes while a run reads: the run goes on with the old one, in its own process and in workers, forked or not."
     path = picture(tmp_path / "a.png", 16, 16, seed=1)
     first = Pictures([path], tmp_path / "cache")
     old = np.array(first[0])
@@ -125,6 +127,7 @@ def test_a_copy_in_use_survives_its_successor(tmp_path):
     second = Pictures([path], tmp_path / "cache")
     assert np.array_equal(first[0], old) and not np.array_equal(second[0], old)
     assert np.array_equal(pickle.loads(pickle.dumps(second))[0], second[0])
+    assert np.array_equal(pickle.loads(pickle.dumps(first))[0], old)            # a worker that is started now opens it anew
 
 
 def test_decoding_happens_once(tmp_path, monkeypatch):
@@ -157,7 +160,7 @@ def test_two_processes_decode_at_the_same_time(tmp_path, monkeypatch):
 
     def full(new, folder): raise OSError("no space left")
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(FileNotFoundError, match="sizes.json"): Pictures([path], tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="pixels"): Pictures([path], tmp_path / "other")
 
 
 def test_the_usual_place(tmp_path, monkeypatch):

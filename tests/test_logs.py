@@ -124,8 +124,12 @@ def test_without_tensorboard_one_line_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "esrdgan\[train\]"'): TensorBoardLog(tmp_path)
 
 
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+
 def test_progress_tells_speed_time_left_and_numbers():
-    out = io.StringIO()
+    out = Terminal()
     bar = Progress(10, 4, file=out)
     for step in (5, 6): bar.write(Log(step, dict(pixel=.0123456, r1=3.), dict(d_real=1.5)))
     bar.write(Log(7, dict(adversarial_d=.7), {}))
@@ -135,11 +139,36 @@ def test_progress_tells_speed_time_left_and_numbers():
     assert "<" in last                                       # elapsed<left
 
 
-def test_progress_is_silent_where_nobody_looks(capsys):
-    bar = Progress(3)
+def test_where_no_terminal_is_a_line_comes_now_and_then(monkeypatch):
+    clock, out = [0.], io.StringIO()
+    monkeypatch.setattr(esrdgan.logs.time, "monotonic", lambda: clock[0])
+    bar = Progress(1000, 4, file=out)
+    for step in range(5, 1001):
+        clock[0] += 1.
+        bar.write(fake(step, **({"psnr_y_crop4": 27.25} if step == 50 else {})))
+    bar.close()
+    lines = out.getvalue().splitlines()
+    assert [int(line.split()[1].replace(",", "")) for line in lines] == [5, 35, *range(50, 1000, 30), 1000]
+    assert lines[0] == "step 5 of 1,000: pixel 0.2" and lines[1].startswith("step 35 of 1,000, 1 s a step, 16:05 left: ") and "psnr_y_crop4 27.2" in lines[2]
+
+
+def test_a_pipe_that_nobody_reads_ends_no_run():
+    class Gone(io.StringIO):
+        def write(self, text): raise BrokenPipeError
+    bar = Progress(3, file=Gone())
     for step in (1, 2, 3): bar.write(fake(step))
     bar.close()
-    assert capsys.readouterr().err == ""
+
+
+def test_going_on_with_a_long_log_reads_it_once_and_holds_one_line(tmp_path):
+    import tracemalloc
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(dict(step=i, pixel=1 / i)) + "\n" for i in range(1, 20_001)))
+    tracemalloc.start()
+    JsonLines(path, 19_990).close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read_lines(path)[-1]["step"] == 19_990 and peak < 300_000 < path.stat().st_size
 
 
 def test_curves_draw_every_series_with_its_numbers():

@@ -1,8 +1,10 @@
 """A whole run, small: two stages on made-up pictures, stopped, killed, continued, measured, and compared bit for bit."""
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from esrdgan.data import DataError
 from esrdgan.evaluate import Validator
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
-from esrdgan.run import RunLogger, check, defer_interrupt, result, run
+from esrdgan.run import RunLogger, Stopped, check, claim, defer_interrupt, result, run
 from esrdgan.state import TrainingError, checkpoints
 from esrdgan.train import DistContext
 from esrdgan.weights import load_generator, save_generator
@@ -134,6 +136,153 @@ def test_stopped_and_continued_is_the_same_to_the_bit(whole, pictures, tmp_path,
         assert read_lines(mine / part / "log.jsonl") == read_lines(folder / part / "log.jsonl")
         assert same(mine / part / "step_00000004.pt", folder / part / "step_00000004.pt")
         assert same(mine / part / "best.pt", folder / part / "best.pt")
+
+
+@pytest.mark.parametrize("stage, step", [("psnr", 3), ("gan", 4)])
+def test_a_stop_during_a_validation_is_heard_between_two_pictures(whole, pictures, tmp_path, monkeypatch, stage, step):
+    "The step is saved without its figures, and measured after the next start; at the last step, too."
+    _, folder = whole
+    config, mine, passes = tiny(pictures), tmp_path / "tiny", []
+    import esrdgan.evaluate as room
+    enlarge = room.upscale
+
+    def pressed(model, lr, **options):
+        passes.append((stage, len(passes)))
+        if len(passes) == {"psnr": 2, "gan": 11}[stage]: signal.raise_signal(signal.SIGTERM)    # the first or second of three pictures
+        return enlarge(model, lr, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "upscale", pressed)
+        with pytest.raises(Stopped, match=f"after step {step} of {stage}; continue with") as stopped:
+            run(config, mine)
+    assert stopped.value.status == 143 and len(passes) == {"psnr": 2, "gan": 11}[stage]
+    saved = torch.load(mine / stage / f"step_{step:08d}.pt", weights_only=True)
+    assert saved["unmeasured"]["step"] == step and read_lines(mine / stage / "log.jsonl")[-1]["step"] == step - 1
+    run(config, mine, resume=True)
+    for part in ("psnr", "gan"):
+        assert read_lines(mine / part / "log.jsonl") == read_lines(folder / part / "log.jsonl")
+        assert same(mine / part / "step_00000004.pt", folder / part / "step_00000004.pt") and same(mine / part / "best.pt", folder / part / "best.pt")
+
+
+@pytest.mark.parametrize("who, when", [(0, 1), (1, 2), (None, 9)])
+def test_while_one_process_measures_any_can_stop_it(pictures, monkeypatch, who, when):
+    "Two processes, here threads: each hears before each pass of the generator whether the other was asked to stop."
+    import esrdgan.run as room
+    told, barrier, asked, found, passes = [None, None], threading.Barrier(2, timeout=60), ([], []), {}, []
+
+    def everyone(item, world):
+        told[world.rank] = item
+        barrier.wait()
+        heard = list(told)
+        barrier.wait()
+        return heard
+    monkeypatch.setattr(room, "everyone", everyone)
+    state = build(tiny(pictures), "psnr")
+
+    def validator(model):
+        for _ in range(3):
+            passes.append(1)
+            if who is not None and len(passes) == when: asked[who].append(signal.SIGTERM)
+            with torch.no_grad(): model(torch.rand(1, 3, 8, 8))
+        return "measured"
+    def process(rank): found[rank] = room._measure(validator, state, asked[rank], DistContext(rank, 2))
+    other = threading.Thread(target=process, args=(1,))
+    other.start(); process(0); other.join()
+    assert found == ({0: "measured", 1: None} if who is None else {0: False, 1: False}) and len(passes) in (min(when, 3), min(when + 1, 3))    # process 1 may have answered already
+    assert not state.ema._forward_pre_hooks
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_worker_that_dies_cuts_no_step_in_two(pictures, tmp_path, monkeypatch, asked):
+    "A batch system's SIGTERM goes to the processes that prepare crops, too; a lack of memory ends one alone."
+    import multiprocessing
+    config, write = tiny(pictures), RunLogger.write
+    config.gan.steps, config.data.valid, config.data.workers, config.training.save_every = 0, "", 1, 100
+
+    def kill(self, log, pictures={}):
+        if log.step == 2:
+            for child in multiprocessing.active_children(): child.kill(); child.join()
+            if asked: signal.raise_signal(signal.SIGTERM)
+        write(self, log, pictures)
+    monkeypatch.setattr(RunLogger, "write", kill)
+    with pytest.raises(Stopped if asked else TrainingError, match="stopped after step . of psnr" if asked else "after step . of psnr the next pictures cannot be had .*all is saved") as info:
+        run(config, tmp_path / "r")
+    newest = checkpoints(tmp_path / "r/psnr")[0]
+    assert torch.load(newest, weights_only=True)["step"] == read_lines(tmp_path / "r/psnr/log.jsonl")[-1]["step"] >= 2
+    assert signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, None) if hasattr(signal, "SIGCHLD") else True
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the owner")
+def test_a_folder_has_one_owner_and_a_dead_one_is_none(tmp_path):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with claim(tmp_path / "r"):
+            os.write(writer, b"x")
+            time.sleep(60)
+        os._exit(0)
+    os.read(reader, 1)
+    with pytest.raises(TrainingError, match=rf"r: process {pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:\d\d, trains here"):
+        with claim(tmp_path / "r"): pass
+    os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+    with claim(tmp_path / "r"): (tmp_path / "r" / "something").touch()
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [".lock", "something"]
+    with claim(tmp_path / "new"): pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_number_that_is_not_finite_is_not_met_again_without_a_word(pictures, tmp_path, monkeypatch, capsys):
+    import esrdgan.build as room
+    config, calls = tiny(pictures), []
+    config.gan.steps, config.data.valid = 0, ""
+
+    def spoilt(sr, hr):
+        calls.append(1)
+        return (sr - hr).abs().mean() * (float("nan") if len(calls) == 4 else 1)
+    monkeypatch.setattr(room, "l1", spoilt)
+    with pytest.raises(TrainingError, match="step 4: the pixel loss is nan;.* the same settings would meet it again: change them in config.ini, then continue with: esrdgan train"):
+        run(config, tmp_path / "r")
+    capsys.readouterr()
+    run(config, tmp_path / "r", resume=True)
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: step 4 of psnr blew up with these very settings")]
+    assert len(warned) == 1
+    for p in checkpoints(tmp_path / "r/psnr"):
+        if p.name > "step_00000002.pt": p.unlink()
+    config.psnr.learning_rate /= 2
+    config.training.save_every = 1
+    run(config, tmp_path / "r", resume=True)
+    assert "blew up" not in capsys.readouterr().err
+
+
+def test_a_run_says_what_it_does(pictures, tmp_path, capsys):
+    config = tiny(pictures)
+    config.gan.steps = 0
+    run(config, tmp_path / "r")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"psnr: 4 steps in fp32 on cpu, each of 2 crops of 32x32 from 3 pictures ({pictures}); measured on 3 every 3 steps"
+    assert [line.split(":")[0].split(",")[0] for line in lines[1:]] == ["step 1 of 4", "step 3 of 4", "step 4 of 4"] and "lpips" in lines[2]
+    config.psnr.steps = 5
+    run(config, tmp_path / "r", resume=True)
+    assert capsys.readouterr().err.splitlines()[0] == f"psnr: continues after step 4, from {tmp_path / 'r/psnr/step_00000004.pt'}"
+
+
+def test_out_of_memory_is_one_line_with_advice(pictures, tmp_path, monkeypatch):
+    import esrdgan.build as room
+    config = tiny(pictures)
+    for error in RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore"), MemoryError():
+        def full(sr, hr): raise error
+        monkeypatch.setattr(room, "l1", full)
+        with pytest.raises(TrainingError, match=r"step 1 of psnr: out of memory: make \[data\] batch_size \(2\) or patch \(32\) smaller") as info: run(config, tmp_path / "r", resume=True)
+        assert "\n" not in str(info.value)
+
+
+def test_a_refused_resume_leaves_the_configuration(pictures, tmp_path):
+    config = tiny(pictures)
+    config.gan.steps, config.psnr.steps, config.data.valid = 0, 2, ""
+    run(config, tmp_path / "r")
+    before = (tmp_path / "r/config.ini").read_bytes()
+    config.generator.growth, config.psnr.steps = 3, 3
+    with pytest.raises(TrainingError): run(config, tmp_path / "r", resume=True)
+    assert (tmp_path / "r/config.ini").read_bytes() == before
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, pictures, tmp_path):
@@ -290,11 +439,15 @@ def test_bad_pictures_stop_a_run_before_it_begins(pictures, tmp_path):
 def test_check_tells_of_both_stages_and_leaves_nothing(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = check(tiny(pictures))
-    assert [line.split(":")[0] for line in lines] == ["psnr", "gan"] and "adversarial_g" in lines[1] and "s a step" in lines[0]
-    assert list(tmp_path.iterdir()) == []
+    assert [line.split(":")[0] for line in lines] == ["psnr", "gan", "validation"] and "adversarial_g" in lines[1] and "s a step" in lines[0]
+    assert "lpips" in lines[2] and "for 3 pictures" in lines[2] and list(tmp_path.iterdir()) == []
+    config = tiny(pictures)
+    config.tricks.d_steps, config.data.valid, config.psnr.steps, config.gan.steps = 3, "", 0, 1
+    [line] = check(config)                          # the real run would get to G at its third step
+    assert "adversarial_d" in line and "adversarial_g" in line
 
 
-def test_the_first_interrupt_is_deferred():
+def test_the_first_interrupt_is_deferred(capsys):
     with defer_interrupt() as asked:
         assert not asked
         signal.raise_signal(signal.SIGINT)
@@ -302,6 +455,16 @@ def test_the_first_interrupt_is_deferred():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert capsys.readouterr().err == "stopping after this step; press again to stop without saving\n"
+    with defer_interrupt() as asked:                # a batch system and a closed terminal may say it twice
+        for name in ("SIGTERM", "SIGTERM", *["SIGHUP"] * hasattr(signal, "SIGHUP")): signal.raise_signal(getattr(signal, name))
+        assert asked[0] == signal.SIGTERM
+    if hasattr(signal, "SIGHUP"):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with defer_interrupt() as asked:            # nohup
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked
+        signal.signal(signal.SIGHUP, before)
     seen = []
     def elsewhere():        # only the main thread may set handlers; others go on without
         with defer_interrupt() as asked:

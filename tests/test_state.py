@@ -90,12 +90,17 @@ def test_the_gan_stage_starts_from_a_psnr_checkpoint(tmp_path):
     assert set(logs[-1].losses) == {"pixel", "adversarial_d", "adversarial_g"}
 
 
+def flipped(content): return content[:len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1:]
+
+
 @pytest.mark.parametrize("spoil, says", [
     (lambda p: p.write_bytes(p.read_bytes()[:-300]), "not a whole checkpoint"),
     (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a whole checkpoint"),
     (lambda p: p.write_bytes(b""), "not a whole checkpoint"),
     (lambda p: p.write_bytes(b"hello"), "not a whole checkpoint"),
-    (lambda p: p.unlink(), "FileNotFoundError"),
+    (lambda p: p.write_bytes(flipped(p.read_bytes())), "not a whole checkpoint"),
+    (lambda p: p.unlink(), "cannot be read .No such file"),
+    (lambda p: (p.unlink(), p.mkdir()), "cannot be read"),
     (lambda p: torch.save([1], p), "not a checkpoint of this training"),
     (lambda p: save(new_state(), p), "discriminator"),
     (lambda p: save(new_state(gan=True, n_features=6), p), "built with"),
@@ -129,10 +134,11 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
     save(state, tmp_path / "x.pt")
     old = (tmp_path / "x.pt").read_bytes()
 
-    def full(*args): args[1].write(b"half"); raise OSError("no space left")
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError): save(state, tmp_path / "x.pt")
-    assert (tmp_path / "x.pt").read_bytes() == old and len(list(tmp_path.iterdir())) == 1
+    for error in OSError("no space left"), RuntimeError("file write failed\nmore"):      # the second is what torch makes of the first
+        def full(*args): args[1].write(b"half"); raise error
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(TrainingError, match="x.pt: cannot be written .(no space left|file write failed); .* MB are free there"): save(state, tmp_path / "x.pt")
+        assert (tmp_path / "x.pt").read_bytes() == old and len(list(tmp_path.iterdir())) == 1
 
 
 def test_fp16_and_a_config_that_cannot_be_stored_are_refused():
@@ -167,15 +173,36 @@ def test_resume_takes_the_newest_that_is_whole(tmp_path):
         save_checkpoint(state, tmp_path, last=3)
     a, b, c = checkpoints(tmp_path)
     a.write_bytes(a.read_bytes()[:-1000])
-    state = new_state(1)
-    assert resume(state, tmp_path) == b and state.step == 2
+    state, told = new_state(1), []
+    assert resume(state, tmp_path, told.append) == b and state.step == 2
+    assert len(told) == 1 and told[0].startswith(f"{a}: not a whole") and told[0].endswith("kept as step_00000003.pt.damaged")
     advance(state, 2)
     save_checkpoint(state, tmp_path, last=1)                                # the broken file never costs a whole one its place
-    assert names(tmp_path) == ["step_00000004.pt"]
+    assert names(tmp_path) == ["step_00000003.pt.damaged", "step_00000004.pt"]
     checkpoints(tmp_path)[0].write_bytes(b"")
     before = fingerprint(state)
     with pytest.raises(TrainingError, match="step_00000004"): resume(state, tmp_path)
-    assert same(before, fingerprint(state))
+    assert same(before, fingerprint(state)) and "step_00000004.pt" in names(tmp_path)
+
+
+@pytest.mark.parametrize("trouble, says", [
+    (lambda p: (p.unlink(), p.mkdir()), "cannot be read"),                   # as a failing disk or missing rights: the file may be well
+    (lambda p: save(new_state(n_features=6), p), "built with"),
+])
+def test_resume_passes_over_nothing_that_may_be_good(tmp_path, trouble, says):
+    state = new_state()
+    for _ in range(2):
+        advance(state, 1)
+        save_checkpoint(state, tmp_path)
+    trouble(checkpoints(tmp_path)[0])
+    state = new_state(1)
+    with pytest.raises(TrainingError, match=f"step_00000002.pt: .*{says}"): resume(state, tmp_path)
+    assert state.step == 0 and names(tmp_path) == ["step_00000001.pt", "step_00000002.pt"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path):
+    (tmp_path / "run").write_bytes(b"")
+    with pytest.raises(OSError): checkpoints(tmp_path / "run")
 
 
 # A process that saves every step is killed at any moment. The server below imports torch once and forks its workers.
