@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .fetch import FetchError, cache_folder, download, expanded, own_weights, wheel_member
 from .generator import RRDBNet
@@ -52,7 +52,7 @@ def save_generator(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     try:
-        save_file(state, part, metadata={'esrdgan': json.dumps(model.config)})     # one note: of two, safetensors would shuffle the order
+        part.write_bytes(save(state, metadata={'esrdgan': json.dumps(model.config)}))     # one note: of two, safetensors would shuffle the order
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
     return path
