@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save
 
 from .fetch import FetchError, cache_folder, download, expanded, own_weights, wheel_member
 from .generator import RRDBNet
-from .layouts import WeightsError, check_state, infer_config, kind_of, read_ncnn, rename, unwrap
+from .layouts import WeightsError, check_state, empty_network, infer_config, kind_of, read_ncnn, rename, unwrap
 
 # %% ../nbs/networks/weights.ipynb #cell-8
 def _build(config, state):
     "An RRDBNet that takes these tensors as its own."
-    with torch.device('meta'): model = RRDBNet(**config)
+    model = empty_network(config)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -81,7 +81,7 @@ def _unseen(note):
 
 def _refusal(path, error):
     "One line for whatever went wrong: torch and safetensors say 'broken' in many ways."
-    if isinstance(error, WeightsError): return f'{path}: {" ".join(str(error).split())[:400]}'      # a file's own words may be long and have lines
+    if isinstance(error, WeightsError): return f'{path}: {str(error)[:400]}'      # a file's own words may be long
     if isinstance(error, OSError): return f'{error.filename or path}: cannot be read ({error.strerror or error})'
     if isinstance(error, MemoryError) or 'allocate' in str(error): return f'{path}: asks for more memory than there is'
     if isinstance(error, pickle.UnpicklingError):

@@ -264,9 +264,8 @@ def attempt(readers, name, seed, number, folder):
         signal.alarm(0)
 
 
-def many(name, seed, numbers, keep=None):
+def many(readers, name, seed, numbers, keep=None):
     "(number, verdict) of each."
-    readers = Readers()
     for n in numbers:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary, "input")
@@ -279,9 +278,10 @@ def many(name, seed, numbers, keep=None):
 def child(name, seed, first, count, keep):
     "What a child process does: a line for each input, before (so that its end is noticed) and after."
     torch.set_num_threads(1)
+    readers = Readers()
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY,) * 2)
-    for n, verdict in many(name, int(seed), range(int(first), int(first) + int(count)), keep):
+    for n, verdict in many(readers, name, int(seed), range(int(first), int(first) + int(count)), keep):
         print(json.dumps([n, verdict]), flush=True)
 
 

@@ -29,9 +29,9 @@ def raising(error): raise error
 
 @pytest.mark.parametrize("read, told", [
     (lambda: raising(KeyError("x")), "KeyError in test_fuzz.py"), (lambda: raising(MemoryError()), "MemoryError"), (lambda: raising(SystemExit(1)), "SystemExit"),
-    (lambda: raising(fuzz.WeightsError("two\nlines")), "a message that is no line"), (lambda: raising(fuzz.WeightsError("")), "a message that is no line")])
+    (lambda: raising(fuzz.ConfigError("two\nlines")), "a message that is no line"), (lambda: raising(fuzz.ConfigError("")), "a message that is no line")])
 def test_a_finding_is_told(read, told, monkeypatch, tmp_path):
-    monkeypatch.setitem(fuzz.READERS, "planted", lambda readers, draw, folder: (read, fuzz.WeightsError))
+    monkeypatch.setitem(fuzz.READERS, "planted", lambda readers, draw, folder: (read, fuzz.ConfigError))
     assert told in fuzz.attempt(None, "planted", 0, 0, tmp_path)
 
 

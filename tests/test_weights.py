@@ -402,6 +402,13 @@ def test_interpolate():
     assert "residual_scale 0.2 and 0.5" in message(lambda: interpolate(a, RRDBNet(NF, 1, 4, residual_scale=.5), .5))
 
 
+def test_loading_does_not_import_torchs_compiler(tmp_path):
+    "It takes as long as all of torch; drawing initial weights on the meta device is enough to bring it in."
+    path = save_generator(RRDBNet(NF, 1, 4), tmp_path / "net.safetensors")
+    code = f"import sys\nfrom esrdgan.weights import load_generator\nload_generator({str(path)!r})\nprint('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "False"
+
+
 def test_loading_draws_no_random_number(tmp_path):
     path = save_generator(RRDBNet(NF, 1, 4), tmp_path / "net.safetensors")
     before = torch.get_rng_state()
