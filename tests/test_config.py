@@ -115,6 +115,7 @@ WRONG = [
     ("[gan]\n[gan]", ["not an .ini file", "already exists"]),
     ("[gan\nsteps = 5", ["not an .ini file"]),
     ("[gan]\n= 5", ["not an .ini file"]),
+    ("[gan]\nsteps\n    5", ["not an .ini file"]),
     ("[DEFAULT]\nnamme = x", ["[DEFAULT] namme", "did you mean name?"]),
     ("[TRAINING]\nniter = soon", ["[TRAINING] niter is 'soon'", "a whole number"]),
     ("[TRAINING]\nniter = 5\n[gan]\nsteps = 5", ["[TRAINING]", "no such section", "did you mean training?"]),

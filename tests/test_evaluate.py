@@ -86,6 +86,12 @@ def test_protocol_and_pair_follow_the_scale(hr, scale):
     assert list(truth.shape[1:]) == [65 // scale * scale, 83 // scale * scale] == [n * scale for n in lr.shape[1:]]
 
 
+def test_baselines_have_the_levels_of_8_bit_files():
+    x = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0))
+    for made in (resize8(x, 1 / 4), resize8(x, 2), *baselines(x, 2).values()):
+        torch.testing.assert_close(made * 255, (made * 255).round(), atol=1e-4, rtol=0)
+
+
 def test_given_small_pictures_are_paired_by_name(hr, tmp_path):
     for name in ("a", "b"):
         x = read_pair(hr / f"{name}.png", None, 4)[1]

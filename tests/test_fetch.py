@@ -3,25 +3,30 @@ import hashlib
 import io
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from esrdgan import fetch
-from esrdgan.fetch import FetchError, cache_folder, download, sha256, unpack, wheel_member
+from esrdgan.fetch import FetchError, cache_folder, download, expanded, sha256, unpack, wheel_member
 
 BODY = bytes(i * 7 % 251 for i in range(50_000))
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 class Server:
-    "What the next answers are like: break after so many bytes, ignore ranges, send no length, change the file."
+    "What the answers are like: break after so many bytes (once each), send no length, a status, another body; slow, so that others come meanwhile."
 
     def __init__(self):
-        self.asked, self.breaks, self.ranges, self.body, self.tag, self.status, self.length = [], [], True, BODY, '"1"', None, True
+        self.asked, self.breaks, self.body, self.status, self.length, self.pause = [], [], BODY, None, True, 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -32,31 +37,19 @@ class Server:
                 outer.answer(self)
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/file.bin"
 
     def answer(self, request):
-        asked = request.headers.get("Range")
-        self.asked.append(asked)
+        self.asked.append(request.path)
+        time.sleep(self.pause)
         if self.status:
             return request.send_error(self.status)
-        start = int(asked[6:-1]) if asked and self.ranges and request.headers.get("If-Range", self.tag) == self.tag else 0
-        size = len(self.body)
-        if start >= size:
-            request.send_response(416)
-            request.send_header("Content-Range", f"bytes */{size}")
-            request.send_header("Content-Length", "0")
-            return request.end_headers()
-        request.send_response(206 if start else 200)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        request.send_response(200)
         if self.length:
-            request.send_header("Content-Length", str(size - start))
-        if self.tag:
-            request.send_header("ETag", self.tag)
+            request.send_header("Content-Length", str(len(self.body)))
         request.end_headers()
-        stop = min(size, start + self.breaks.pop(0)) if self.breaks else size
-        request.wfile.write(self.body[start:stop])
+        request.wfile.write(self.body[:self.breaks.pop(0) if self.breaks else None])
 
 
 @pytest.fixture
@@ -73,68 +66,59 @@ def leftovers(folder, but=()):
     return sorted(p.name for p in folder.iterdir() if p.name not in but)
 
 
-def test_goes_on_through_many_breaks_and_asks_for_no_byte_twice(server, tmp_path):
-    server.breaks = [10_000, 1, 15_000]
-    assert download(server.url, tmp_path / "x", DIGEST).read_bytes() == BODY
-    assert server.asked == [None, "bytes=10000-", "bytes=10001-", "bytes=25001-"]
+@pytest.mark.parametrize("digest", [DIGEST, None])
+@pytest.mark.parametrize("after", [0, 1, 20_000, 49_999])
+def test_a_line_that_breaks_leaves_nothing_and_the_next_try_gets_it_all(server, tmp_path, digest, after):
+    server.breaks = [after]
+    with pytest.raises(FetchError, match="run again, or save the file by hand as") as error:
+        download(server.url, tmp_path / "x", digest)
+    assert server.url in str(error.value) and "\n" not in str(error.value)
+    assert leftovers(tmp_path) == []
+    assert download(server.url, tmp_path / "x", digest).read_bytes() == BODY
     assert leftovers(tmp_path) == ["x"]
 
 
-def test_a_run_that_was_killed_goes_on(server, tmp_path):
-    server.breaks = [20_000, 0]
-    with pytest.raises(FetchError, match=r"20,000 bytes are kept"):
-        download(server.url, tmp_path / "x", DIGEST)
-    assert not (tmp_path / "x").exists()
-    assert download(server.url, tmp_path / "x", DIGEST).read_bytes() == BODY
-    assert server.asked[-1] == "bytes=20000-"
+FETCH = """
+import os, sys
+from pathlib import Path
+from esrdgan.fetch import FetchError, download
+Path(sys.argv[2] + ".here" + str(os.getpid())).touch()
+while not Path(sys.argv[2] + ".go").exists(): pass
+try: print(download(sys.argv[1], sys.argv[2], sys.argv[3] or None).stat().st_size)
+except FetchError as error: print(error)
+"""
 
 
-@pytest.mark.parametrize("digest", [DIGEST, None])
-def test_a_server_that_ignores_ranges(server, tmp_path, digest):
-    server.breaks, server.ranges = [20_000], False
-    assert download(server.url, tmp_path / "x", digest).read_bytes() == BODY
+@pytest.mark.parametrize("digest", [DIGEST, ""])
+def test_processes_with_an_empty_cache_fetch_once(server, tmp_path, digest):
+    server.pause = .5
+    path = tmp_path / "cache" / "x"
+    path.parent.mkdir()
+    all_ = [subprocess.Popen([sys.executable, "-c", FETCH, server.url, str(path), digest], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    while len(list(path.parent.glob("x.here*"))) < 3:
+        assert all(p.poll() is None for p in all_)
+        time.sleep(.01)
+    Path(f"{path}.go").touch()
+    assert [p.communicate(timeout=60)[0].strip() for p in all_] == ["50000"] * 3
+    assert len(server.asked) == 1 and path.read_bytes() == BODY
+    assert [n for n in leftovers(path.parent) if ".here" not in n] == ["x", "x.go"]
 
 
-def test_a_server_that_ignores_ranges_and_always_breaks_is_given_up(server, tmp_path):
-    server.breaks, server.ranges = [20_000] * 50, False
-    with pytest.raises(FetchError, match="broke off"):
-        download(server.url, tmp_path / "x", DIGEST)
-    assert len(server.asked) < 5
+def test_the_next_in_line_tries_for_itself_when_the_first_fails(server, tmp_path):
+    server.pause, server.breaks = .2, [1000]
+
+    def try_it(_):
+        try:
+            return download(server.url, tmp_path / "x").stat().st_size
+        except FetchError:
+            return "failed"
+    with ThreadPoolExecutor(2) as two:
+        assert sorted(map(str, two.map(try_it, range(2)))) == ["50000", "failed"]
+    assert len(server.asked) == 2 and leftovers(tmp_path) == ["x"]
 
 
-def test_a_file_that_changed_meanwhile_is_begun_again(server, tmp_path):
-    server.breaks = [20_000, 0]
-    with pytest.raises(FetchError):
-        download(server.url, tmp_path / "x")
-    server.tag, server.body = '"2"', BODY[::-1]
-    assert download(server.url, tmp_path / "x").read_bytes() == BODY[::-1]
-
-
-def test_a_part_of_another_address_is_not_continued(server, tmp_path):
-    server.breaks = [20_000, 0]
-    with pytest.raises(FetchError):
-        download(server.url, tmp_path / "x")
-    server.body = BODY[::-1]
-    assert download(server.url + "?other", tmp_path / "x").read_bytes() == BODY[::-1]
-
-
-def test_416_for_a_part_that_is_whole(server, tmp_path):
-    (tmp_path / "x.part").write_bytes(BODY)
-    (tmp_path / "x.part.note").write_text(f'{server.url}\n"1"', encoding="utf-8")
-    assert download(server.url, tmp_path / "x", DIGEST).read_bytes() == BODY
-    assert server.asked == ["bytes=50000-"] and leftovers(tmp_path) == ["x"]
-
-
-def test_416_for_a_part_that_is_too_long(server, tmp_path):
-    (tmp_path / "x.part").write_bytes(BODY + b"more")
-    (tmp_path / "x.part.note").write_text(f'{server.url}\n"1"', encoding="utf-8")
-    assert download(server.url, tmp_path / "x", DIGEST).read_bytes() == BODY
-
-
-def test_a_part_without_a_note_is_not_trusted(server, tmp_path):
-    (tmp_path / "x.part").write_bytes(b"something else")
-    assert download(server.url, tmp_path / "x", DIGEST).read_bytes() == BODY
-    assert server.asked == [None]
+def test_a_file_in_the_cache_can_be_read_by_others(server, tmp_path):
+    assert download(server.url, tmp_path / "x").stat().st_mode & 0o777 == 0o644
 
 
 def test_no_length_is_taken_as_it_comes(server, tmp_path):
@@ -151,21 +135,27 @@ def test_wrong_bytes_leave_nothing_behind(server, tmp_path):
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_refusal_is_final(server, tmp_path, status):
+@pytest.mark.parametrize("status", [403, 404, 410, 500])
+def test_a_refusal_is_told(server, tmp_path, status):
     server.status = status
     with pytest.raises(FetchError, match=str(status)):
         download(server.url, tmp_path / "x")
-    assert len(server.asked) == 1
+    assert len(server.asked) == 1 and leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.zip", "nonsense", "file:///no/such/file"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.zip", "nonsense", "gopher://x/y", "file:///no/such/file"])
 def test_no_network_is_one_line_with_advice(monkeypatch, tmp_path, url):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(FetchError) as error:
         download(url, tmp_path / "x.zip")
     text = str(error.value)
-    assert url in text and "save the file by hand as" in text and "\n" not in text
+    assert url in text and "save the file by hand as" in text and "\n" not in text and leftovers(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_to(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FetchError, match="cannot be written"):
+        download(server.url, tmp_path / "file" / "x")
 
 
 def test_a_file_that_is_there_is_kept_or_refused_never_replaced(server, tmp_path):
@@ -181,6 +171,20 @@ def test_file_addresses_and_missing_folders(tmp_path):
     (tmp_path / "with space").write_bytes(BODY)
     got = download((tmp_path / "with space").as_uri(), tmp_path / "a" / "b" / "c", DIGEST)
     assert got.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("typed", ["~/x", "$PLACE/x", "${PLACE}/x"])
+def test_paths_as_a_shell_reads_them(typed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    (tmp_path / "source").write_bytes(BODY)
+    assert download((tmp_path / "source").as_uri(), typed, DIGEST) == tmp_path / "x"
+    archive = tar(tmp_path / "x.tgz", FILE)
+    assert (unpack(typed.replace("/x", f"/{archive.name}"), typed.replace("/x", "/out")) / FILE[0]).exists()
+    monkeypatch.setenv("ESRDGAN_CACHE", typed)
+    assert cache_folder() == tmp_path / "x"
+    assert expanded("no_$such_name.pth") == Path("no_$such_name.pth")
 
 
 def test_sha256_of_an_empty_and_a_large_file(tmp_path):
@@ -296,6 +300,22 @@ def test_a_damaged_archive_is_named(tmp_path, kind, cut):
     with pytest.raises(FetchError, match=f"x.{kind}"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz", "tar.xz"])
+def test_a_bomb_is_given_up(tmp_path, kind):
+    path, body = tmp_path / f"x.{kind}", bytes(40_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
+            file.writestr("a", body)
+    else:
+        with tarfile.open(path, "w:gz") if kind == "tgz" else tarfile.open(path, "w:xz", preset=0) as file:
+            info = tarfile.TarInfo("a")
+            info.size = len(body)
+            file.addfile(info, io.BytesIO(body))
+    with pytest.raises(FetchError, match="a hundred times its size"):
+        unpack(path, tmp_path / "out")
+    assert leftovers(tmp_path) == [path.name]
 
 
 def test_unpack_into_an_empty_folder_but_not_into_a_full_one(tmp_path):

@@ -55,6 +55,7 @@ def test_perceptual_weighs_every_layer_and_gives_the_truth_no_graph():
     both = perceptual(edge_vgg16_small(layers), sr, hr)
     alone = [perceptual(edge_vgg16_small({layer: weight}), sr, hr) for layer, weight in layers.items()]
     torch.testing.assert_close(both, sum(alone))
+    torch.testing.assert_close(perceptual(edge_vgg16_small({14: .25}), sr, hr), alone[1] / 4)
     both.backward()
     assert sr.grad.abs().sum() > 0 and hr.grad is None
     assert perceptual(edge_vgg16_small(), hr, hr).item() == 0

@@ -1,12 +1,19 @@
 """Weights: every layout, every way a file can be wrong, and the ecosystem's own loader as oracle."""
+import ast
+import json
 import os
 import pickle
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
+import lessons
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,9 +21,10 @@ import esrdgan
 from esrdgan.fetch import FetchError, sha256
 from esrdgan.generator import RRDBNet
 from esrdgan.image import quantize, read_image
-from esrdgan.layouts import infer_config, read_ncnn, unwrap
+from esrdgan.layouts import infer_config, read_ncnn, rename, unwrap
 from esrdgan.weights import WEIGHTS, WeightsError, find_weights, interpolate, load_generator, read_state, save_generator
 
+ROOT = Path(__file__).resolve().parent.parent
 NF, NB, GC = 6, 2, 32       # growth 32: the only one that spandrel's network has
 
 
@@ -172,7 +180,6 @@ def test_every_layout_gives_the_same_output(layout, wrap, tmp_path):
     state = net.state_dict()
     path = tmp_path / "net.pth"
     if wrap == "safetensors":
-        from safetensors.torch import save_file
         save_file(state, path := tmp_path / "net.safetensors")
     else:
         wrapped = {"bare": state, "module.": {f"module.{k}": v for k, v in state.items()}, "half": {k: v.half() for k, v in state.items()},
@@ -212,11 +219,17 @@ def test_spandrel_loads_what_we_save(config, half, tmp_path):
 
 
 def test_sizes_and_note_come_back(tmp_path):
-    net = known(RRDBNet(5, 1, 3, 2, n_dense=3, lff_kernel=1, hr_kernel=5, residual_scale=.7, rrdb_scale=.4, slope=.1, init_scale=.3, in_channels=1, out_channels=2))
+    net = known(RRDBNet(5, 1, 3, 2, n_dense=3, lff_kernel=1, hr_kernel=5, residual_scale=.7, rrdb_scale=.4, slope=.1, init_scale=.3))
     back = load_generator(save_generator(net, tmp_path / "deep" / "net.safetensors"))
     assert back.config == net.config
     with torch.inference_mode():
-        assert torch.equal(back(picture(1)), net(picture(1)))
+        assert torch.equal(back(picture()), net(picture()))
+
+
+@pytest.mark.parametrize("ins, outs", [(1, 1), (3, 1), (1, 3), (4, 4), (6, 3)])
+def test_a_network_for_other_than_rgb_is_refused_when_loaded(ins, outs, tmp_path):
+    torch.save(RRDBNet(4, 1, 2, in_channels=ins, out_channels=outs).state_dict(), tmp_path / "net.pth")
+    assert f"pictures of {outs} channels out of {ins}; only RGB" in message(lambda: load_generator(tmp_path / "net.pth"))
 
 
 def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -319,7 +332,7 @@ def test_truncated(suffix, part, tmp_path):
     else: save_generator(net, path)
     whole = path.read_bytes()
     path.write_bytes(whole[:int(len(whole) * part)])
-    assert re.search("truncated|neither as fp16", message(lambda: load_generator(path)))
+    assert re.search("truncated|neither as fp16" if part or suffix == "bin" else "empty", message(lambda: load_generator(path)))
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n" + bytes(50), b"version https://git-lfs.github.com/spec/v1\n", b"", b"PK\x05\x06" + bytes(18), b"\x80\x02}q\x00."])
@@ -389,6 +402,13 @@ def test_interpolate():
     assert "residual_scale 0.2 and 0.5" in message(lambda: interpolate(a, RRDBNet(NF, 1, 4, residual_scale=.5), .5))
 
 
+def test_loading_does_not_import_torchs_compiler(tmp_path):
+    "It takes as long as all of torch; drawing initial weights on the meta device is enough to bring it in."
+    path = save_generator(RRDBNet(NF, 1, 4), tmp_path / "net.safetensors")
+    code = f"import sys\nfrom esrdgan.weights import load_generator\nload_generator({str(path)!r})\nprint('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "False"
+
+
 def test_loading_draws_no_random_number(tmp_path):
     path = save_generator(RRDBNet(NF, 1, 4), tmp_path / "net.safetensors")
     before = torch.get_rng_state()
@@ -407,6 +427,226 @@ def test_unwrap_copies():
     state = {"conv_hr.bias": zeros(3)}
     unwrap(state)["conv_hr.bias"].add_(1)
     assert (state["conv_hr.bias"] == 0).all()
+
+
+# Wrappings: prefixes in any order and depth, dictionaries under whatever name.
+
+PLAIN = known(RRDBNet(4, 1, 2)).state_dict()
+PREFIXES = ["module.", "_orig_mod.", "netG.", "generator.", "model.", "module._orig_mod.", "_orig_mod.module.", "model.netG.module.", "net_g.generator._orig_mod.",
+            "module.module.model.model.", "lightning.nets.0."]
+KEYS = ["params", "model_state_dict", "net_g", "G", "weights", "ema_model", "my network"]
+
+
+def same(got):
+    assert got.keys() == PLAIN.keys() and all(torch.equal(v, PLAIN[k]) for k, v in got.items())
+
+
+def wrapped(prefix):
+    return {prefix + k: v for k, v in PLAIN.items()}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_is_taken_off(prefix):
+    same(unwrap(wrapped(prefix)))
+    same(unwrap({"epoch": 3, "trainer": {"nets": wrapped(prefix), "lr": .1}}))
+    if prefix != "_orig_mod.":              # without it nothing would tell the network from what lies beside it
+        same(unwrap(wrapped(prefix) | {"netD.features.0.weight": zeros(4, 3, 3, 3), "n_averaged": zeros(1), "loss.vgg.0.weight": zeros(9, 3, 3, 3)}))
+
+
+@pytest.mark.parametrize("layout", ["2018 x4", "2019", "ESRDnet"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_before_another_layout(prefix, layout):
+    state = LAYOUTS[layout][0]().state_dict()
+    assert rename(unwrap({prefix + k: v for k, v in state.items()})).keys() == RRDBNet(NF, NB, GC).state_dict().keys()
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_a_dictionary_under_any_name(key, depth):
+    found = PLAIN
+    for _ in range(depth):
+        found = {"step": 7, key: found, "optimizer": {"state": {0: {"exp_avg": zeros(4, 3, 3, 3)}}}}
+    same(unwrap(found))
+
+
+def test_a_compiled_part_and_a_checkpointed_one():
+    same(unwrap({k.replace("body.0.", "body._orig_mod.0._checkpoint_wrapped_module."): v for k, v in PLAIN.items()}))
+
+
+@pytest.mark.parametrize("counter", ["total_ops", "total_params", "body.0.total_ops", "body.0.rdb1.conv1.total_params", "n_averaged"])
+@pytest.mark.parametrize("value", [zeros(1), torch.tensor(5), zeros(1, dtype=torch.float64), torch.tensor([3])])
+def test_counters_are_no_weights(counter, value):
+    same(unwrap(PLAIN | {counter: value}))
+
+
+HALF = {k: v / 2 for k, v in PLAIN.items()}
+
+
+@pytest.mark.parametrize("found", [
+    {"params": HALF, "params_ema": PLAIN}, {"params_ema": PLAIN, "params": HALF}, {"model": HALF, "params": PLAIN}, {"model": HALF, "state_dict": PLAIN},
+    {"generator": PLAIN, "old": HALF}, {"net_g": HALF, "net_g_ema": PLAIN}, {"g": HALF, "ema": {"deeper": PLAIN}}, {"params-ema": PLAIN, "params": HALF},
+    {**{f"netG.{k}": v for k, v in HALF.items()}, **{f"netG_ema.{k}": v for k, v in PLAIN.items()}},
+    {**HALF, **{f"ema.{k}": v for k, v in PLAIN.items()}}], ids=lambda found: str(list(found)[:2]))
+def test_of_two_networks_the_average_is_taken_or_what_trainers_call_the_network(found):
+    same(unwrap(found))
+
+
+@pytest.mark.parametrize("found, names", [
+    ({"first": PLAIN, "second": HALF}, "first, second"), ({"a_ema": PLAIN, "b_ema": HALF}, "a_ema, b_ema"),
+    ({**wrapped("G_A."), **wrapped("G_B.")}, "G_A, G_B"), ({"x": {f"{i}.": wrapped(f"{i}.") for i in range(20)}}, "several"), ({k: v for i in range(20) for k, v in wrapped(f"{i}.").items()}, "20 networks")])
+def test_which_of_several_is_not_guessed(found, names):
+    assert names in message(lambda: unwrap(found))
+
+
+def test_the_same_dictionary_twice_and_a_circle():
+    same(unwrap({"model": PLAIN, "again": PLAIN}))
+    circle = {"net": PLAIN}
+    circle["self"] = circle
+    same(unwrap(circle))
+
+
+# Hostile files
+
+def rewrite(path, change, compression=zipfile.ZIP_STORED):
+    "A torch file with members changed: change(name, data) -> data."
+    with zipfile.ZipFile(path) as file:
+        members = [(m.filename, file.read(m)) for m in file.infolist()]
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members:
+            file.writestr(name, change(name, data))
+    return path
+
+
+def archive(path, names):
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, "x")
+
+
+def scripted(path):
+    torch.jit.save(torch.jit.script(nn.Conv2d(3, 3, 1)), path)
+
+
+def onnx_graph(path):
+    import onnx
+    from onnx import TensorProto, helper
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy")
+    onnx.save(helper.make_model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y]), producer_name="pytorch"), path)
+
+
+IMPOSTORS = {
+    "a web page": [b"<!DOCTYPE html><html>", b"\n\n  <html lang=en>", b"<?xml version='1.0'?><Error/>"], "git lfs pull": [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"],
+    "an empty file": [b""], "an ONNX graph": [onnx_graph, b"\x08\x07\x12\x07pytorch"], "TorchScript": [scripted],
+    "a zip of something else (photos/a.txt)": [lambda path: archive(path, ["photos/a.txt"])], "(it is empty)": [lambda path: archive(path, [])],
+    "a picture": [b"\x89PNG\r\n\x1a\n" + bytes(50), b"\xff\xd8\xff\xe0" + bytes(50)], "a packed archive": [b"\x1f\x8b\x08" + bytes(50), b"7z\xbc\xaf\x27\x1c"],
+    "TensorFlow Lite": [b"\x1c\0\0\0TFL3" + bytes(20)], "HDF5": [b"\x89HDF\r\n\x1a\n"], "NumPy": [b"\x93NUMPY\x01\x00"], "GGUF": [b"GGUF\x03\0\0\0"], "ncnn pair": [b"7767517\n3 4\n"],
+    "not a checkpoint": [b"hello", bytes(500), os.urandom(1) * 100]}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("what, content", [(w, c) for w, all_ in IMPOSTORS.items() for c in all_])
+def test_a_file_is_named_as_what_it_is(what, content, suffix, tmp_path):
+    path = tmp_path / f"net.{suffix}"
+    content(str(path)) if callable(content) else path.write_bytes(content)
+    assert what in message(lambda: load_generator(path))
+
+
+def test_the_contents_tell_the_format_not_the_suffix(tmp_path):
+    net = known(RRDBNet(4, 1, 2, residual_scale=.3))
+    save_generator(net, tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    torch.save({"params": net.state_dict(), "network": net.config}, tmp_path / "b.safetensors")
+    assert load_generator(tmp_path / "a.pth").config == load_generator(tmp_path / "b.safetensors").config == net.config
+
+
+def bounded(function):
+    "Run in a child whose address space ends 300 MB above what its imports took."
+    code = f"import resource, sys; sys.path[:0] = {sys.path!r}\nfrom esrdgan.weights import WeightsError, read_state\nheld = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+    code += f"resource.setrlimit(resource.RLIMIT_AS, (held + 300_000_000,) * 2)\n{function}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_bombs_are_refused_before_they_take_memory(tmp_path):
+    torch.save({"w": zeros(10)}, tmp_path / "bomb.pth")
+    rewrite(tmp_path / "bomb.pth", lambda name, data: bytes(40_000_000) if name.endswith("data/0") else data, zipfile.ZIP_DEFLATED)
+    lie = zeros(1).expand(10**5, 10**5)
+    torch.save({k: lie if k.endswith("conv1.weight") else v for k, v in PLAIN.items()}, tmp_path / "lie.pth")
+    many = {f"body.{i}.rdb1.conv{j}.weight": v for i in range(5000) for j, v in ((1, PLAIN["body.0.rdb1.conv1.weight"]), (2, PLAIN["body.0.rdb1.conv2.weight"]))}
+    torch.save(PLAIN | {k: v.clone() for k, v in many.items()}, tmp_path / "many.pth")
+    torch.save({"w": zeros(10)}, tmp_path / "numel.pth")
+    rewrite(tmp_path / "numel.pth", lambda name, data: data.replace(b"K\x0at", b"J\0\0\0\x40t") if name.endswith("data.pkl") else data)
+    words = {"bomb": "a zip bomb", "lie": "claim more numbers", "many": "incomplete", "numel": "numel.pth: "}
+    done = bounded(f"for name in {list(words)}:\n    try: read_state({str(tmp_path)!r} + f'/{{name}}.pth')\n    except WeightsError as error: print(error)")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4 and not done.returncode, done.stderr[-2000:]
+    for line, word in zip(lines, words.values()):
+        assert word in line
+
+
+def header(text, data=b""):
+    text = text.encode() if isinstance(text, str) else json.dumps(text).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+LYING = {
+    "longer than the file": header({"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}, bytes(8)),
+    "overlapping": header({n: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for n in "ab"}, bytes(8)),
+    "shape and offsets differ": header({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 8]}}, bytes(8)),
+    "overflowing shape": header({"a": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 0]}}),
+    "negative": header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 8]}}, bytes(8)),
+    "backwards": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}, bytes(8)),
+    "no such type": header({"a": {"dtype": "F3", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+    "no JSON": header("{{{{"), "header of terabytes": (2**40).to_bytes(8, "little") + b"{" + bytes(100), "nothing in it": header({}),
+    "whole numbers": header({f"body.0.rdb1.conv1.{k}": {"dtype": "I8", "shape": [2, 2, 1, 1], "data_offsets": [0, 4]} for k in ("weight",)}, bytes(4)),
+    "zero sizes": header({f"body.0.rdb1.conv1.{k}": {"dtype": "F32", "shape": [0, 10**9, 3, 3], "data_offsets": [0, 0]} for k in ("weight",)})}
+
+
+@pytest.mark.parametrize("kind", LYING)
+def test_a_lying_safetensors_header(kind, tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(LYING[kind])
+    message(lambda: load_generator(tmp_path / "net.safetensors"))
+
+
+@pytest.mark.parametrize("note", ["{", "[1]", '"x"', '{"slope": "steep"}', '{"slope": NaN}', '{"rrdb_scale": null}', '{"residual_scale": [1]}', "[" * 5000])
+def test_a_broken_note(note, tmp_path):
+    save_file(PLAIN, tmp_path / "net.safetensors", metadata={"esrdgan": note})
+    try:
+        assert load_generator(tmp_path / "net.safetensors").config["slope"] == .2      # valid JSON without our keys
+    except WeightsError as error:
+        assert "net.safetensors: its note" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("tensor", [zeros(2, 2, 1, 1).to(torch.int8), zeros(2, 2, 1, 1).to(torch.complex64), zeros(2, 2, 1, 1).to_sparse(), torch.empty(2, 2, 1, 1, device="meta"), zeros(2, 2, 1, 1) > 0], ids=str)
+def test_tensors_that_are_no_plain_numbers(tensor):
+    assert "only plain floating-point" in message(lambda: unwrap(PLAIN | {"body.0.rdb1.conv1.weight": tensor}))
+
+
+def test_a_key_with_lines_gives_one_line(tmp_path):
+    torch.save(PLAIN | {"x\ny" * 500: zeros(3)}, tmp_path / "net.pth")
+    assert len(message(lambda: load_generator(tmp_path / "net.pth"))) < 600
+
+
+def test_no_reader_of_the_package_runs_a_pickle():
+    "Every door that takes a file: torch.load with weights_only=True, numpy without pickle, no pickle.load but the list of arrays in `perception`."
+    texts = {p: p.read_text(encoding="utf-8") for folder in ("esrdgan", "weights", "benchmarks") for p in (ROOT / folder).rglob("*.py")}
+    texts |= {(p, i): text for p in lessons.lessons() for i, text in lessons.code(p)}
+    for where, text in texts.items():
+        if "import" not in text and "load" not in text:
+            continue
+        for call in (n for n in ast.walk(ast.parse(re.sub(r"^[%!].*$", "pass", text, flags=re.M))) if isinstance(n, ast.Call)):
+            name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+            assert name != "torch.load" or given.get("weights_only") == "True", (where, ast.unparse(call))
+            assert name not in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", "joblib.load", "shelve.open"), (where, name)
+            assert name not in ("np.load", "numpy.load") or given.get("allow_pickle", "False") == "False", (where, ast.unparse(call))
+            assert name != "torch.serialization.add_safe_globals" and "weights_only" not in given or given["weights_only"] == "True", (where, ast.unparse(call))
+
+
+@pytest.mark.parametrize("typed", ["~/net.safetensors", "$PLACE/net.safetensors"])
+def test_paths_as_a_shell_reads_them(typed, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE", "PLACE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert save_generator(RRDBNet(4, 1, 2), typed) == tmp_path / "net.safetensors"
+    assert load_generator(typed).config["growth"] == 2 and read_state(typed)
 
 
 # Names
