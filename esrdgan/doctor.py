@@ -143,11 +143,11 @@ def drowns(run):
     if rest and asked[most] > 50 * rest: return f'the {most} loss asks {asked[most] / rest:.0f} times as much as all others together'
 
 def drifts(run):
-    "Is a mean colour off by more than 8 of 255 levels, and is that most of what the pixel loss sees?"
+    "Is a mean colour off by more than 8 of 255 levels, and is that nearly all that the pixel loss sees?"
     pixel = run.late('pixel') or 0.
     for name in ('red', 'green', 'blue'):
         late = run.late(name)
-        if late is not None and abs(late) > max(.03, pixel * 2 / 3):
+        if late is not None and abs(late) > max(.03, .8 * pixel):
             return f'the mean of {name} is off by {late:+.3f}; the pixel loss is {pixel:.3f}'
 
 # %% ../nbs/training/doctor.ipynb #cell-16
