@@ -121,6 +121,25 @@ def test_the_best_is_the_best(whole):
         assert torch.load(folder / stage / "best.pt", weights_only=True)["step"] == max(measured, key=measured.get)
 
 
+def test_a_later_and_worse_figure_is_not_the_best_after_a_resume_either(pictures, tmp_path, monkeypatch):
+    import esrdgan.run as room
+    figures = iter([5., 9., 7., 8.])
+
+    class Told:
+        def __init__(self, *args): pass
+        def __call__(self, generator): return dict(psnr_y_crop4=next(figures)), {}
+    monkeypatch.setattr(room, "Validator", Told)
+    config = tiny(pictures)
+    config.gan.steps, config.training.validate_every, config.training.save_every = 0, 1, 1
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        interrupt_at(patch, 3)
+        run(config, tmp_path / "r")
+    (tmp_path / "r/psnr/log.jsonl").unlink()        # the figure travels with the state, not with the log
+    run(config, tmp_path / "r", resume=True)
+    best = torch.load(tmp_path / "r/psnr/best.pt", weights_only=True)
+    assert (best["step"], best["best"]) == (2, 9.)
+
+
 @pytest.mark.parametrize("stage, step", [("psnr", 1), ("psnr", 3), ("gan", 2)])
 def test_stopped_and_continued_is_the_same_to_the_bit(whole, pictures, tmp_path, monkeypatch, stage, step):
     _, folder = whole
@@ -459,6 +478,13 @@ def test_the_first_interrupt_is_deferred(capsys):
     with defer_interrupt() as asked:                # a batch system and a closed terminal may say it twice
         for name in ("SIGTERM", "SIGTERM", *["SIGHUP"] * hasattr(signal, "SIGHUP")): signal.raise_signal(getattr(signal, name))
         assert asked[0] == signal.SIGTERM
+    if hasattr(os, "fork"):
+        with defer_interrupt() as asked:            # a process that prepares crops leaves it to its parent
+            pid, status = os.fork(), 1
+            if not pid:
+                try: signal.raise_signal(signal.SIGINT); signal.raise_signal(signal.SIGINT); status = len(asked)
+                finally: os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
     if hasattr(signal, "SIGHUP"):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with defer_interrupt() as asked:            # nohup
