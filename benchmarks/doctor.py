@@ -39,7 +39,7 @@ OWN = {
     "both rates 1e-6": (dict(adversarial_weight=.1, learning_rate=1e-6, d_learning_rate=1e-6), "learning rate too low"),
     "rate of G 5e-3": (dict(adversarial_weight=.1, learning_rate=5e-3), "learning rate too high")}
 STEPS = 100
-CLOTH = "import math", "BROKEN = dict(", "HEALTHY = dict(", "def letters(", "def cloth(", "def labels(", "HEALTHY |= dict(", "def two_players"        # the museum's cells that its cloth needs
+CLOTH = "import math", "def measure(", "BROKEN = dict(", "HEALTHY = dict(", "def letters(", "def cloth(", "def labels(", "HEALTHY |= dict(", "def two_players"        # the museum's cells that its cloth needs
 
 
 def columns(rows):

@@ -107,6 +107,7 @@ def load(
     """Continue from a file. Raises `TrainingError` for one that cannot be read, is damaged (`DamagedError`) or belongs to another training,
     and changes nothing then."""
     saved = _read(path)
+    if isinstance(saved, dict): saved = dict(best=None, unmeasured=None) | saved      # files of earlier releases have neither
     parts, found = _parts(state), set(saved) if isinstance(saved, dict) else set()
     if differ := found ^ {*parts, *_notes(state)}:
         raise TrainingError(f'{path}: not a checkpoint of this training ({", ".join(sorted(map(str, differ)))} {"too much" if differ <= found else "missing"})')
