@@ -141,7 +141,6 @@ def fetch(args:argparse.Namespace)->int:   # names, out
     print(f'{VGG:12} {"59 MB":>8}  no pictures: the perceptual network for [features] network = vgg16')
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-20
 def crops(args:argparse.Namespace)->int:   # source, out, size, step, keep, recursive
     "Cut pictures into overlapping squares for training."
     print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step, args.keep, args.recursive)} crops')
@@ -154,7 +153,7 @@ def check_pictures(args:argparse.Namespace)->int:   # hr, lr, scale, patch, recu
     print('\n'.join(problems) or 'all pictures are well')
     return int(bool(problems))
 
-# %% ../nbs/tool/cli.ipynb #cell-21
+# %% ../nbs/tool/cli.ipynb #cell-20
 def weights(args:argparse.Namespace)->int:   # name
     "List the known weights; with a name or a file, fetch it if need be and say what it is."
     if args.name is None:
@@ -168,7 +167,6 @@ def weights(args:argparse.Namespace)->int:   # name
     if card := WEIGHTS.get(args.name): print(f'{card.licence}; {card.origin}; {card.url}')
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-22
 def export(args:argparse.Namespace)->int:   # model, out
     "Write a generator as an ONNX file, and check that it computes the same as PyTorch."
     path = Path(args.out or f'{Path(args.model).stem}.onnx')
@@ -177,7 +175,7 @@ def export(args:argparse.Namespace)->int:   # model, out
     print(f'{path}: {path.stat().st_size:,} bytes; apart from PyTorch by {apart:.0e} at most (pictures are 0..1)')
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-25
+# %% ../nbs/tool/cli.ipynb #cell-23
 def init(args:argparse.Namespace)->int:   # path, recipe
     "Write a configuration in which every setting is explained."
     if Path(args.path).exists(): raise ConfigError(f'{args.path} is there already: give another name')
@@ -195,7 +193,7 @@ def check_config(args:argparse.Namespace)->int:   # path
     _warn(config)
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-26
+# %% ../nbs/tool/cli.ipynb #cell-24
 def _config(args):
     "The settings, and the folder of the run: that of its own config.ini, wherever it was moved, unless --name gives another."
     if args.cfg and args.recipe: raise ConfigError(f'--cfg {args.cfg} and --recipe {args.recipe}: give one of them')
@@ -219,7 +217,7 @@ def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, ch
     if made: print(f'{made}\nuse it:  esrdgan use photo.jpg --model {made}')
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-32
+# %% ../nbs/tool/cli.ipynb #cell-30
 def _passes(stage):
     "The count of D's first batch norm in the newest checkpoint, and that checkpoint's step; None where there is none."
     newest = checkpoints(stage)[:1]
@@ -250,7 +248,7 @@ def doctor(args:argparse.Namespace)->int:   # path, out
         print(f'the evidence: {picture}')
     return 0
 
-# %% ../nbs/tool/cli.ipynb #cell-35
+# %% ../nbs/tool/cli.ipynb #cell-33
 def whole_number(
     text:str,       # as typed
     least:int=1,
@@ -289,7 +287,7 @@ def _results(add):
     add('--strip', action='store_true', help='leave out what pictures say of themselves: date, place, camera, texts')
     add('--seamless', action='store_true', help='the picture is a texture laid beside itself: make its edges meet')
 
-# %% ../nbs/tool/cli.ipynb #cell-36
+# %% ../nbs/tool/cli.ipynb #cell-34
 def _command(commands, name, run, *examples, parents=()):
     "Add a command; what comes back adds its arguments."
     new = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents, allow_abbrev=False,
@@ -317,7 +315,7 @@ def _picture_commands(commands):
     add('--data', default=str(Path(esrdgan.__file__).parent.parent / 'data'), metavar='DIR', help='folder with samples/ and valid/ (default: that of the clone)')
     add('--model', default=MODEL, metavar='NAME_OR_FILE', help=f'weights (default {MODEL})')
 
-# %% ../nbs/tool/cli.ipynb #cell-37
+# %% ../nbs/tool/cli.ipynb #cell-35
 def data_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
 ):
@@ -364,7 +362,7 @@ def training_commands(
     add('path', metavar='RUN', help='folder of a run or of one of its stages, or a log (.jsonl)')
     add('--out', default='out/doctor', metavar='DIR', help='folder for the pictures (default out/doctor)')
 
-# %% ../nbs/tool/cli.ipynb #cell-38
+# %% ../nbs/tool/cli.ipynb #cell-36
 def parser()->argparse.ArgumentParser:
     "All commands and their options. Defaults are written here and nowhere else."
     top = argparse.ArgumentParser(prog='esrdgan', description='Enlarge photographs with an ESRGAN, and measure how well.', epilog='esrdgan COMMAND --help shows examples.')
@@ -374,7 +372,7 @@ def parser()->argparse.ArgumentParser:
     for add_to in (data_commands, training_commands): add_to(partial(_command, commands))
     return top
 
-# %% ../nbs/tool/cli.ipynb #cell-41
+# %% ../nbs/tool/cli.ipynb #cell-39
 @contextmanager
 def _plain_warnings():
     "A warning about pictures is one line."

@@ -87,7 +87,7 @@ MUTATIONS = [
     Mutation("NaN passes", "train", "if not abs(value) < limit:", "if abs(value) > limit:", f"{TRAIN} -k no_number"),
     # what is kept
     Mutation("the checkpoint holds the average twice", "state", "params=state.generator,", "params=state.ema,", f"{STATE} -k 'whole or weights'"),
-    Mutation("the step is not loaded", "state", "state.step, state.seed, state.config = saved['step'],", "state.step, state.seed, state.config = state.step,", f"{STATE} -k whole"),
+    Mutation("the step is not loaded", "state", "for name in ('step', 'seed', 'config', 'best', 'unmeasured'): setattr", "for name in ('seed', 'config', 'best', 'unmeasured'): setattr", f"{STATE} -k whole"),
     Mutation("the oldest checkpoints are kept", "state", "if p <= path][:last]", "if p <= path][-last:]", f"{STATE} -k pruning"),
     Mutation("a failing load leaves half", "state", "part.load_state_dict(before[old])", "pass", f"{STATE} -k changes_nothing"),
     # figures
