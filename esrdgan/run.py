@@ -30,7 +30,7 @@ from .build import RunPictures, build
 from .config import Config, ConfigError, check_config, expand_paths, write_config
 from .distributed import everyone, one_first, same_start
 from .evaluate import Validator
-from .image import write_image
+from .image import PictureError, write_image
 from .logs import JsonLines, Progress, TensorBoardLog, numbers
 from .state import State, TrainingError, checkpoints, save_checkpoint, resume as load_newest
 from .tiles import out_of_memory
@@ -167,7 +167,7 @@ def _explained(config, stage, state, folder=None):
         if folder is None or not str(error).startswith('step '): raise      # 'step 7: ...': a number that is not finite
         with suppress(OSError): (folder / 'blown_up.json').write_text(json.dumps(dict(step=state.step + 1, settings=_mark(config, stage))))
         raise TrainingError(f'{error}; the same settings would meet it again: change them in config.ini, then {_go_on(folder)}') from None
-    except OSError as error:        # of the log or a picture
+    except (OSError, PictureError) as error:        # of the log or a picture
         if folder is None: raise
         raise TrainingError(f'after step {state.step} of {stage}: {error}; what was saved is whole: mend it, then {_go_on(folder)}') from None
     except (RuntimeError, MemoryError) as error:

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import signal
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import esrdgan.run as room
 import esrdgan.state
 from esrdgan.config import Config, check_config
 from esrdgan.generator import RRDBNet
-from esrdgan.image import write_image
+from esrdgan.image import PictureError, write_image
 from esrdgan.logs import read_lines
 from esrdgan.run import RunLogger, Stopped, run
 from esrdgan.state import TrainingError, checkpoints
@@ -147,14 +148,23 @@ class Board:
 
 
 # What fails while a run goes on: (what is replaced, by what), what the error says ("": the process is killed), the least step that is safe
+def no_picture(*_):
+    raise PictureError("1/step_00000002.png cannot be written: No space left on device")
+
+
+def of_a_checkpoint(flush):
+    "Pictures are flushed, too: count the checkpoints alone."
+    return lambda file: (flush if sys._getframe(1).f_globals["__name__"] == "esrdgan.state" else FSYNC)(file)
+
+
 SAVE, REPLACE, FSYNC, FORWARD = torch.save, os.replace, os.fsync, RRDBNet.forward
 BREAKS = {
     "the disk is full in the middle of a checkpoint": ((torch, "save", lambda: on_call(4, half_file(torch_says), SAVE)), "cannot be written .*MB are free", 2),
-    "the disk is full when a checkpoint is flushed": ((os, "fsync", lambda: on_call(4, full, FSYNC)), "cannot be written .*No space left", 2),
+    "the disk is full when a checkpoint is flushed": ((os, "fsync", lambda: of_a_checkpoint(on_call(4, full, FSYNC))), "cannot be written .*No space left", 2),
     "a checkpoint may not get its name": ((esrdgan.state.os, "replace", lambda: on_call(4, full, REPLACE)), "No space left", 1),
     "the disk is full in the middle of best.pt": ((torch, "save", lambda: on_call(2, half_file(full), SAVE)), "best.pt: cannot be written", 1),
     "the disk is full in the middle of a line": ((esrdgan.logs.JsonLines, "write", lambda: half_line(full)), "No space left", 2),
-    "the disk is full at a picture": ((room, "write_image", lambda: full), "No space left", 1),
+    "the disk is full at a picture": ((room, "write_image", lambda: no_picture), "after step 2 of psnr: .*No space left", 1),
     "the disk is full at TensorBoard's file": ((room, "TensorBoardLog", lambda: Board), "No space left", 2),
     "the disk is full at config.ini": ((Path, "write_text", lambda: text_to("config.ini", full)), "No space left", 0),
     "the disk is full at the owner's note": ((Path, "write_text", lambda: text_to(".owner", full)), "No space left", 0),
