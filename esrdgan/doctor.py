@@ -226,7 +226,6 @@ def evidence(
         ax = fig.add_subplot(1, len(panels), i + 1, title=name, xlabel='step')
         drawn = {key: record.series(key) for key in shown if record.series(key)}
         for key, told in drawn.items(): ax.plot(*zip(*told), label=key)
-        positive = all(value > 0 for told in drawn.values() for _, value in told)
-        if positive and drawn: ax.set_yscale('log')
+        if all(name.startswith('sr_') for name in drawn): ax.set_yscale('symlog', linthresh=1e-4)     # powers of ten, and 0
         if drawn: ax.legend(fontsize=7)
     return fig

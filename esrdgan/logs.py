@@ -62,7 +62,8 @@ def curves(
             seen = [(r['step'], r[name]) for r in rows if r.get(name) is not None]
             ax.plot(*zip(*seen[::len(seen) // 1000 + 1]), color=('C0', 'C1', '0.5')[j % 3], ls=('-', '--', ':')[(j + j // 3) % 3], lw=1,
                     marker=None if panel in known else '.', label=name)
-        ax.set(xlabel='step', title=panel, yscale='log' if panel in ('loss', 'gradient norm', 'gradient at SR') else 'linear')
+        ax.set(xlabel='step', title=panel, yscale='log' if panel in ('loss', 'gradient norm') else 'linear')
+        if panel == 'gradient at SR': ax.set_yscale('symlog', linthresh=1e-4)      # powers of ten, and 0
         ax.legend(fontsize=7)
     return fig
 
