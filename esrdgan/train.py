@@ -178,7 +178,7 @@ def g_step(
     state.opt_g.step()
     update_ema(state.ema, state.generator, settings.tricks.ema)
     shares = _numbers({f'sr_{name}': gradient.square().sum() for name, gradient in asked.items()}, world)
-    return losses, norm | {name: square ** .5 for name, square in shares.items()}
+    return losses, norm | {name: (square / world.size) ** .5 for name, square in shares.items()}
 
 # %% ../nbs/13_loop.ipynb #cell-29
 def _possible(state, settings):
