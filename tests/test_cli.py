@@ -275,7 +275,7 @@ ERRORS = [
     ("no picture", ["use"], "required"),
     ("unknown model", ["use", "{a}", "--model", "x4pluss"], "did you mean x4plus"),
     ("missing model file", ["use", "{a}", "--model", "gone.pth"], "gone.pth"),
-    ("a picture as model", ["use", "{a}", "--model", "{a}"], "not a checkpoint"),
+    ("a picture as model", ["use", "{a}", "--model", "{a}"], "no checkpoint"),
     ("strength of one alone", ["use", "{a}", "--model", "{tiny}", "--strength", ".5"], "NAME-psnr"),
     ("too strong", ["use", "{a}", "--model", "mini-gan", "--strength", "1.5"], "choose 0"),
     ("no strength", ["use", "{a}", "--strength", "much"], "invalid float"),
@@ -298,7 +298,7 @@ ERRORS = [
     ("crops into a full folder", ["crops", "{dir}", "{dir}"], "not empty"),
     ("crops of nothing", ["crops", "{dir}", "{dir}/new"], "480"),
     ("check without a folder", ["check-data"], "--hr"),
-    ("weights of a picture", ["weights", "{a}"], "not a checkpoint"),
+    ("weights of a picture", ["weights", "{a}"], "no checkpoint"),
     ("demo elsewhere", ["demo", "--data", "{dir}"], "samples"),
 ]
 
