@@ -96,7 +96,7 @@ def _networks(found):
 
 def _chosen(found):
     "The one RRDB network in `found`; without one, the largest dictionary of tensors, to be named by what it is."
-    networks = list(_networks(found))
+    networks = sorted(_networks(found), key=lambda n: n[0])
     if not networks:
         ways = [(bool({*way} & {*_OUTER}), len(state), state) for way, state in _dictionaries(found)]
         state = max(ways, key=lambda w: w[:2], default=[{}])[-1]
