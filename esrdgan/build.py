@@ -8,13 +8,14 @@ __all__ = ['build', 'RunPictures']
 # %% ../nbs/tool/build.ipynb #cell-3
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from .config import Config, ConfigError
 from .data import DataError, Pairs, batches
+from .degrade import degrade
 from .discriminator import UNetDiscriminator, VGGDiscriminator
 from .features import edge_vgg16_small, vgg16, vgg19
 from .generator import RRDBNet
@@ -63,16 +64,16 @@ def build(
     if settings.perceptual_weight:
         make = dict(vgg19=vgg19, vgg16=vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
         features = make(*[config.features.layers] * bool(config.features.layers)).to(device)
-    precision = pick_precision(device, config.training.precision)
     return State(generator.to(device), discriminator.to(device) if settings.adversarial_weight else None, features,
         dict(l1=l1, l2=l2, charbonnier=charbonnier)[config.losses.pixel], ADVERSARIAL[config.losses.adversarial], config.run.seed, config.training.betas,
-        precision if precision == torch.bfloat16 else torch.float32, config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])
+        pick_precision(device, config.training.precision), config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])
 
 # %% ../nbs/tool/build.ipynb #cell-12
 class RunPictures:
     "The pictures of a run: listed once, checked before it begins, cut into batches."
     def __init__(self, config:Config):
-        self.data, self.scale = config.data, config.generator.scale
+        self.data, self.scale, rounds = config.data, config.generator.scale, config.rounds()
+        self.degrade = partial(degrade, rounds=rounds) if rounds else None
 
     @cached_property
     def files(self)->tuple:     # to learn from, to measure on: each a folder or a list of files; '' where there is none
@@ -101,12 +102,13 @@ class RunPictures:
     @cached_property
     def valid(self)->Pairs|None:    # whole pictures to measure on
         "The pictures set aside; None when there are none."
-        return Pairs(self.files[1], self.data.valid_lr or None, self.scale, None) if self.files[1] else None
+        if not self.files[1]: return None
+        return Pairs(self.files[1], self.data.valid_lr or None, self.scale, None, None if self.data.valid_lr else self.degrade)
 
     @cached_property
     def learn(self)->Pairs:         # pictures that crops are cut from
         "The pictures to learn from."
-        return Pairs(self.files[0], self.data.lr or None, self.scale, self.data.patch)
+        return Pairs(self.files[0], self.data.lr or None, self.scale, self.data.patch, self.degrade)
 
     def batches(self,
         state:State,                        # its step is where the stream begins

@@ -168,8 +168,9 @@ def _cut(array, top, left, height, width):
 
 def _make_lr(pairs, i, box, generator):
     "`box` (top, left, height, width in LR pixels) of picture i, made small."
-    s, m = pairs.scale, 2
-    top, left = (max(0, v - m) for v in box[:2])     # a margin of m LR pixels lets the filter see what lies around
+    s, m, more = pairs.scale, 2, (0, 0)
+    if pairs.degrade: more = torch.randint(8, (2,), generator=generator).tolist()    # so that JPEG's blocks begin anywhere
+    top, left = (max(0, v - m - d) for v, d in zip(box[:2], more))      # a margin of m LR pixels lets the filter see what lies around
     bottom, right = (min(n, v + d + m) for n, v, d in zip(pairs.grid[i], box[:2], box[2:]))
     x = _cut(pairs.hr[i], top * s, left * s, (bottom - top) * s, (right - left) * s)
     x = pairs.degrade(x / 255, s, generator) if pairs.degrade else imresize(x, 1 / s)

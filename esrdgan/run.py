@@ -31,6 +31,7 @@ from .config import Config, ConfigError, check_config, expand_paths, write_confi
 from .distributed import everyone, one_first, same_start
 from .evaluate import Validator
 from .image import PictureError, write_image
+from .inference import PRECISIONS
 from .logs import JsonLines, Progress, TensorBoardLog, numbers
 from .state import State, TrainingError, checkpoints, save_checkpoint, resume as load_newest
 from .tiles import out_of_memory
@@ -189,7 +190,7 @@ def _plan(config, stage, state, pictures):
     "What is going to happen, in a line."
     data, steps, where = config.data, config.settings(stage).steps, state.device
     if where.type == 'cuda': where = f'{where} ({torch.cuda.get_device_name(where)})'
-    precision = {torch.float32: 'fp32', torch.bfloat16: 'bf16'}[state.precision]
+    precision = {kind: name for name, kind in PRECISIONS.items()}[state.precision]
     measured = f'; measured on {len(pictures.valid)} every {config.training.validate_every:,} steps' if pictures.valid else ''
     return (f'{stage}: {steps:,} steps in {precision} on {where}, each of {data.batch_size} crops of {data.patch}x{data.patch} '
             f'from {len(pictures.learn)} pictures ({data.hr}){measured}')

@@ -29,7 +29,7 @@ class DamagedError(TrainingError):
     "A checkpoint that could be read, and is not whole: only such a one may be passed over."
 
 class State:
-    "What a training carries from step to step. `ValueError` for fp16, which would need a loss scale."
+    "What a training carries from step to step. In float16 each player has a scale for its loss, so that small gradients do not become 0."
     def __init__(self,
         generator:nn.Module,                    # (B, 3, h, w) -> (B, 3, H, W), on its device
         discriminator:nn.Module|None=None,      # pictures -> logits; None: PSNR stage only
@@ -38,11 +38,11 @@ class State:
         adversarial:Adversarial=RELATIVISTIC_AVERAGE,
         seed:int=0,                             # of every random draw
         betas:tuple=(.9, .99),                  # of every Adam
-        precision:torch.dtype=torch.float32,    # of the networks' arithmetic: float32 or bfloat16
+        precision:torch.dtype=torch.float32,    # of the networks' arithmetic: float32, bfloat16 or float16
         config:dict|None=None,                  # plain values, kept with the checkpoint
         optimizer:Callable=torch.optim.Adam,    # of the generator: `Adam` or `Muon`
     ):
-        if precision not in (torch.float32, torch.bfloat16): raise ValueError(f'precision is {precision}: train in float32 or bfloat16')
+        if precision not in (torch.float32, torch.bfloat16, torch.float16): raise ValueError(f'precision is {precision}: train in float32, bfloat16 or float16')
         json.dumps(config)      # a Path in it, say, would make a file that a safe loader refuses: better a TypeError now
         self.generator, self.discriminator, self.features, self.pixel, self.adversarial = generator, discriminator, features, pixel, adversarial
         self.seed, self.precision, self.config, self.step = seed, precision, config or {}, 0
@@ -53,13 +53,17 @@ class State:
         self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.opt_g = optimizer(generator.parameters(), betas=betas)
         self.opt_d = torch.optim.Adam(discriminator.parameters(), betas=betas) if discriminator is not None else None
+        self.scale_g, self.scale_d = (torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16) for _ in 'gd')
 
     @property
     def networks(self): return [n for n in (self.generator, self.discriminator) if n is not None]
 
 # %% ../nbs/training/state.ipynb #cell-17
+_SCALES = 'scale_g', 'scale_d'      # only of a training in float16
+
 def _parts(state):
     parts = dict(params_ema=state.ema, params=state.generator, discriminator=state.discriminator, opt_g=state.opt_g, opt_d=state.opt_d)
+    parts |= {name: getattr(state, name) for name in _SCALES if getattr(state, name).is_enabled()}
     return {name: part for name, part in parts.items() if part is not None}
 
 def _notes(state):
@@ -109,13 +113,13 @@ def load(
     saved = _read(path)
     if isinstance(saved, dict): saved = dict(best=None, unmeasured=None) | saved      # files of earlier releases have neither
     parts, found = _parts(state), set(saved) if isinstance(saved, dict) else set()
-    if differ := found ^ {*parts, *_notes(state)}:
+    if differ := (found ^ {*parts, *_notes(state)}) - {*_SCALES}:     # a training may go on in another precision
         raise TrainingError(f'{path}: not a checkpoint of this training ({", ".join(sorted(map(str, differ)))} {"too much" if differ <= found else "missing"})')
     if saved['network'] != _notes(state)['network']:
         raise TrainingError(f'{path}: its generator was built with {saved["network"]}; build it so')
     before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
     try:
-        for name, part in parts.items(): part.load_state_dict(saved[name])
+        for name in filter(found.__contains__, parts): parts[name].load_state_dict(saved[name])
     except Exception as error:
         for old, part in parts.items(): part.load_state_dict(before[old])
         raise TrainingError(f'{path}: its {name} does not fit ({" ".join(str(error).split())[:200]})') from None

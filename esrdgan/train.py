@@ -86,11 +86,16 @@ def _losses(terms, state, world):
     "The value of each term, before its weight; all of them finite."
     return _finite(_numbers({name: loss for name, (_, loss) in terms.items()}, world), 'the {} loss', state)
 
-def _gradient(network, who, state, settings, world):
-    "The norm of the gradient, averaged over all processes; the gradient is clipped if the settings say so."
+def _learn(network, optimiser, scale, who, state, settings, world):
+    "One step along the gradient, averaged over all processes, clipped if the settings say so. Returns its norm; nothing for a step that is skipped."
     world.average(list(network.parameters()))
+    scale.unscale_(optimiser)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.tricks.clip or math.inf).item()
-    return _finite({f'gradient_{who[0]}': norm}, f'the gradient of the {who}', state)
+    skipped = not math.isfinite(norm) and scale.get_scale() > 1     # in float16 only: the scale was too large
+    if not skipped: _finite({f'gradient_{who[0]}': norm}, f'the gradient of the {who}', state)
+    scale.step(optimiser)
+    scale.update()
+    return {} if skipped else {f'gradient_{who[0]}': norm}
 
 # %% ../nbs/13_loop.ipynb #cell-21
 def _arithmetic(state):
@@ -127,9 +132,8 @@ def d_step(
     if settings.r2: terms['r2'] = settings.r2, r2(state.discriminator, fake)
     losses = _losses(terms, state, world)
     state.opt_d.zero_grad()
-    sum(weight * loss for weight, loss in terms.values()).backward()
-    norm = _gradient(state.discriminator, 'discriminator', state, settings, world)
-    state.opt_d.step()
+    state.scale_d.scale(sum(weight * loss for weight, loss in terms.values())).backward()
+    norm = _learn(state.discriminator, state.opt_d, state.scale_d, 'discriminator', state, settings, world)
     seen = dict(d_real=d_real, d_fake=d_fake) | _noise(real, hr, settings)
     return losses, _numbers(seen, world) | norm
 
@@ -171,13 +175,13 @@ def g_step(
             d_fake = state.discriminator(fake).float()
         terms['adversarial_g'] = settings.adversarial_weight, state.adversarial.g(d_real, d_fake, world.mean)
     losses = _losses(terms, state, world)
-    asked = {name: _gradient_at(sr, weight * loss) for name, (weight, loss) in reversed(terms.items())}
+    asked = {name: _gradient_at(sr, state.scale_g.scale(weight * loss)) for name, (weight, loss) in reversed(terms.items())}
+    before = state.scale_g.get_scale()
     state.opt_g.zero_grad()
     sr.backward(sum(asked.values()))
-    norm = _gradient(state.generator, 'generator', state, settings, world)
-    state.opt_g.step()
+    norm = _learn(state.generator, state.opt_g, state.scale_g, 'generator', state, settings, world)
     update_ema(state.ema, state.generator, settings.tricks.ema)
-    shares = _numbers({f'sr_{name}': gradient.square().sum() for name, gradient in asked.items()}, world)
+    shares = _numbers({f'sr_{name}': (gradient / before).square().sum() for name, gradient in asked.items()}, world)
     return losses, norm | {name: (square / world.size) ** .5 for name, square in shares.items()}
 
 # %% ../nbs/13_loop.ipynb #cell-29

@@ -102,7 +102,7 @@ WRONG = [
     ("[features]\nlayers = 34: -1", ["[features] layers is '34: -1'", "weights 0 or more"]),
     ("[losses]\nadversarial = wgan", ["[losses] adversarial is 'wgan'", "vanilla, saturating"]),
     ("[training]\nbetas = .9", ["[training] betas is '0.9'", "two numbers"]),
-    ("[training]\nprecision = fp16", ["[training] precision is 'fp16'", "auto, fp32, bf16"]),
+    ("[training]\nprecision = fp8", ["[training] precision is 'fp8'", "auto, fp32, bf16, fp16"]),
     ("[tricks]\nflip = .5", ["[tricks] flip is '0.5'", "below 0.5"]),
     ("[tricks]\nema = 1", ["[tricks] ema is '1.0'", "below 1"]),
     ("[tricks]\nsmooth_real = .6\nsmooth_fake = .6", ["[tricks] smooth_real", "sum below 1"]),

@@ -141,8 +141,8 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
         assert (tmp_path / "x.pt").read_bytes() == old and len(list(tmp_path.iterdir())) == 1
 
 
-def test_fp16_and_a_config_that_cannot_be_stored_are_refused():
-    with pytest.raises(ValueError, match="float32 or bfloat16"): new_state(precision=torch.float16)
+def test_other_precisions_and_a_config_that_cannot_be_stored_are_refused():
+    with pytest.raises(ValueError, match="float32, bfloat16 or float16"): new_state(precision=torch.float64)
     with pytest.raises(TypeError, match="Path"): new_state(config={"folder": Path("x")})
 
 

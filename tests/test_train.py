@@ -354,3 +354,72 @@ def test_two_halves_draw_what_one_process_draws(monkeypatch):
         halves = shown[2, 0][i], shown[2, 1][i]
         if isinstance(whole, tuple): assert all(torch.equal(torch.cat(p), w) for p, w in zip(zip(*halves), whole))
         else: assert torch.equal(torch.cat(halves), whole)
+
+
+HALF = torch.float16
+
+
+def small_gan(precision, weight=1.):
+    torch.manual_seed(3)
+    state = State(RRDBNet(8, 1, 4), VGGDiscriminator(4, 32, norm="none", n_head=8), precision=precision)
+    return state, Settings(20, 1e-3, 1e-3, pixel_weight=weight, adversarial_weight=.1 * weight)
+
+
+def moved(precision, weight, steps):
+    "How far each weight of G went, and the state."
+    state, settings = small_gan(precision, weight)
+    before = [p.detach().clone() for p in state.generator.parameters()]
+    for _ in zip(range(steps), train(state, random_batches(), settings)): pass
+    return torch.cat([(p.detach() - b).flatten() for p, b in zip(state.generator.parameters(), before)]), state
+
+
+def test_float16_keeps_gradients_that_would_become_zero():
+    "Losses so small that their gradients lie below float16's smallest number (6e-8): the scale brings them over, and both players go where float32 goes."
+    ours, state = moved(HALF, 1e-6, 3)
+    theirs, _ = moved(torch.float32, 1e-6, 3)
+    assert state.scale_g.get_scale() == state.scale_d.get_scale() == 2.**16
+    assert torch.cosine_similarity(ours, theirs, dim=0) > .9
+
+
+def test_float16_logs_the_same_numbers():
+    "What is logged is divided by the scale again: within 2%, what float16's eleven bits leave of a sum."
+    (a, settings), (b, _) = small_gan(HALF), small_gan(torch.float32)
+    for half, full in zip(train(a, random_batches(0, 1), settings), train(b, random_batches(0, 1), settings)):
+        assert set(half.values) == set(full.values)
+        for name in ("gradient_g", "gradient_d", "sr_pixel", "sr_adversarial_g"): assert half.values[name] == pytest.approx(full.values[name], rel=.02), name
+
+
+def test_float16_a_step_that_overflows_is_skipped_and_the_scale_halved():
+    state, settings = small_gan(HALF)
+    for scale in (state.scale_g, state.scale_d): scale.load_state_dict(scale.state_dict() | dict(scale=2.**60))
+    before = [p.detach().clone() for p in state.generator.parameters()]
+    log = next(train(state, random_batches(), settings))
+    assert "gradient_g" not in log.values and "gradient_d" not in log.values and state.step == 1
+    assert all(torch.equal(p, b) for p, b in zip(state.generator.parameters(), before))
+    assert state.scale_g.get_scale() == state.scale_d.get_scale() == 2.**59
+
+
+def test_float16_a_gradient_that_is_not_finite_without_any_scale_ends_the_run():
+    state, settings = small_gan(HALF)
+    state.scale_g.load_state_dict(state.scale_g.state_dict() | dict(scale=1.))
+    state.pixel = lambda sr, hr: (sr - hr).square().mean() + (sr * 0).sum().sqrt()      # finite, with an infinite slope
+    with pytest.raises(TrainingError, match="the gradient of the generator is"): next(train(state, random_batches(), settings))
+
+
+def test_float16_continues_to_the_bit_and_in_another_precision(tmp_path):
+    whole, settings = small_gan(HALF)
+    for scale in (whole.scale_g, whole.scale_d): scale.load_state_dict(scale.state_dict() | dict(scale=2.**20, growth_interval=2))
+    for log in train(whole, random_batches(), settings):
+        if log.step == 3: save(whole, tmp_path / "3.pt")
+        if log.step == 6: break
+    again, _ = small_gan(HALF)
+    load_state(again, tmp_path / "3.pt")
+    for log in train(again, random_batches(3), settings):
+        if log.step == 6: break
+    assert same(fingerprint(whole), fingerprint(again)) and whole.scale_g.state_dict() == again.scale_g.state_dict()
+    other, _ = small_gan(torch.float32)
+    load_state(other, tmp_path / "3.pt")
+    assert other.step == 3 and not other.scale_g.is_enabled()
+    save(other, tmp_path / "other.pt")
+    load_state(again, tmp_path / "other.pt")
+    assert again.step == 3
