@@ -13,6 +13,7 @@ import torch
 from esrdgan.build import RunPictures, build
 from esrdgan.config import Config, ConfigError, check_config, read_config, write_config
 from esrdgan.data import DataError
+from esrdgan.degrade import PRESETS
 from esrdgan.evaluate import Validator
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
@@ -155,6 +156,33 @@ def test_stopped_and_continued_is_the_same_to_the_bit(whole, pictures, tmp_path,
         assert read_lines(mine / part / "log.jsonl") == read_lines(folder / part / "log.jsonl")
         assert same(mine / part / "step_00000004.pt", folder / part / "step_00000004.pt")
         assert same(mine / part / "best.pt", folder / part / "best.pt")
+
+
+def test_under_degradation_a_stop_and_other_workers_change_no_bit(pictures, tmp_path, monkeypatch, one_thread):
+    "The uninterrupted run without workers; one stopped, continued with two; and pictures that are damaged indeed."
+    found = {}
+    for name, workers in (("whole", 0), ("again", 2)):
+        config = tiny(pictures)
+        config.degradation.preset, config.data.workers, config.run.name = "wild", workers, "tiny"
+        if workers:
+            with monkeypatch.context() as patch:
+                interrupt_at(patch, 3, "gan")
+                with pytest.raises(KeyboardInterrupt, match="after step 3 of gan"): run(config, tmp_path / name)
+            config = read_config(tmp_path / name / "config.ini")
+            assert config.rounds() == PRESETS["wild"]
+        run(config, tmp_path / name, resume=True)
+        found[name] = [read_lines(tmp_path / name / part / "log.jsonl") for part in ("psnr", "gan")]
+    assert found["whole"] == found["again"]
+    whole, again = (torch.load(tmp_path / name / "gan" / "step_00000004.pt", weights_only=True) for name in found)
+    assert all(torch.equal(whole["params"][k], again["params"][k]) for k in whole["params"])
+    assert found["whole"][0][0]["pixel"] != read_lines(run_clean(pictures, tmp_path) / "psnr" / "log.jsonl")[0]["pixel"]
+
+
+def run_clean(pictures, tmp_path):
+    config = tiny(pictures)
+    config.psnr.steps, config.gan.steps = 1, 0
+    run(config, tmp_path / "clean")
+    return tmp_path / "clean"
 
 
 @pytest.mark.parametrize("stage, step", [("psnr", 3), ("gan", 4)])
