@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'FIRST', 'SECOND', 'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg',
-           'webp', 'Round', 'degrade_steps', 'degrade']
+           'webp', 'Round', 'degrade_steps', 'degrade', 'blockiness', 'grain']
 
 # %% ../nbs/pictures/degrade.ipynb #cell-2
 import io
@@ -237,3 +237,38 @@ def degrade(
 )->Tensor:                         # (3, H/scale, W/scale) float, 0..1
     "A low-resolution picture with a past: the last stage of `degrade_steps`."
     return list(degrade_steps(x, scale, generator, rounds))[-1][1]
+
+# %% ../nbs/pictures/degrade.ipynb #cell-33
+_WAVES = torch.tensor([[math.cos((2 * n + 1) * k * math.pi / 16) * (.5 if k else .125**.5) for n in range(8)] for k in range(8)])   # JPEG's, one a row
+_FINE = torch.arange(8)[:, None] + torch.arange(8) >= 5
+
+def _middle(x, side=512):
+    "Luma of the middle of a picture, in levels of 255; (h, w)."
+    top, left = (max(0, (n - side) // 2) for n in x.shape[-2:])
+    r, g, b = 255 * x[:, top:top + side, left:left + side].float()
+    return .299 * r + .587 * g + .114 * b
+
+def _tiles(y, n, top=0, left=0):
+    "All n x n tiles that begin at (top, left): (rows, columns, n, n)."
+    y = y[top:, left:]
+    rows, columns = y.shape[0] // n, y.shape[1] // n
+    return y[:rows * n, :columns * n].reshape(rows, n, columns, n).transpose(1, 2)
+
+def blockiness(
+    x:Tensor,   # (3, H, W) float, 0..1
+)->float:       # 0 (no grid stands out) .. 1; JPEG 95 gives about .25, JPEG 70 about .6
+    "How many more of the fine waves are zero in one grid of 8 x 8 blocks than in the others. 0 for pictures below 24 pixels."
+    y = _middle(x)
+    if min(y.shape) < 24: return 0.
+    zeros = [(_WAVES @ _tiles(y, 8, top, left) @ _WAVES.T)[..., _FINE].abs().lt(1).float().mean() for top in range(8) for left in range(8)]
+    return (max(zeros) - torch.stack(zeros).median()).item()
+
+def grain(
+    x:Tensor,   # (3, H, W) float, 0..1
+)->float:       # standard deviation, in 1/255
+    "The noise of the smoothest tenth of the picture. 0 for pictures below 24 pixels."
+    y = _middle(x)
+    if min(y.shape) < 24: return 0.
+    pairs = _tiles(y, 2)
+    change = (pairs[..., 0, 0] - pairs[..., 0, 1] - pairs[..., 1, 0] + pairs[..., 1, 1]) / 2      # of independent noise it has the same strength
+    return _tiles(change, 4).square().mean((-1, -2)).sqrt().quantile(.1).item()

@@ -76,7 +76,7 @@ def _real():        # for pictures as people have them: first sharp averages of 
     config.run.name, config.generator.start_from, config.tricks.clip = 'mini-real', 'mini-psnr', 1.
     config.degradation.preset, config.degradation.blur, config.degradation.noise, config.degradation.quality = 'web', '0, 2.5', '0, 15', '30, 95'
     config.psnr.steps, config.psnr.learning_rate, config.psnr.warmup = 1500, 2e-4, 100
-    config.gan.steps = 4000
+    config.gan.steps = 3000
     return config
 
 # %% ../nbs/tool/recipes.ipynb #cell-10
