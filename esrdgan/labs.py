@@ -252,7 +252,7 @@ class Live(Clock):
 
 # %% ../nbs/tool/labs.ipynb #cell-35
 SURPRISE, ASK = 'surprise me', 'what was it?'
-SECONDS = .3                        # of training between two pictures, about
+SECONDS = .2                        # of training between two pictures, about
 
 class Steered(Live):
     "A live lab whose run is steered: a control named in `steers` acts on the next step, any other one begins a new run."

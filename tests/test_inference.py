@@ -15,11 +15,12 @@ from PIL import Image, ImageCms
 from torch import nn
 
 from esrdgan import inference
+from esrdgan.degrade import blockiness, gaussian_noise, grain, jpeg
 from esrdgan.generator import RRDBNet
 from esrdgan.files import Notes, made_by_us
 from esrdgan.image import Picture, find_pictures, list_pictures, quantize, read_image, read_picture, to_uint16, write_picture
 from esrdgan.inference import (
-    CPU_SIDE, fill_transparent, finite_pass, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
+    CPU_SIDE, Auto, fill_transparent, finite_pass, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
     upscale, upscale_folder, upscale_picture)
 from esrdgan.resize import imresize, nearest
 from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
@@ -556,6 +557,48 @@ def test_stripped_results_keep_their_colours_and_our_note(tmp_path):
 
 
 # --- sizes, textures
+
+class Flat(nn.Module):
+    "Answers with one colour, so that it is seen which network was asked."
+    def __init__(self, value, scale=4):
+        super().__init__()
+        self.scale, self.value = scale, nn.Parameter(torch.tensor(value))
+
+    def forward(self, x): return self.value.expand(*x.shape[:2], x.shape[2] * self.scale, x.shape[3] * self.scale)
+
+
+def test_auto_asks_one_network_for_clean_pictures_and_another_for_damaged_ones(photo):
+    both = Auto(Flat(.25), Flat(.75), ("crisp", "calm"))
+    noisy = gaussian_noise(photo, .1, torch.Generator().manual_seed(0))
+    for x, name, value in ((photo, "crisp", .25), (jpeg(photo, 75), "calm", .75), (noisy, "calm", .75)):
+        assert both.choose(x)[1] == name and (upscale(both, x, precision="fp32") == value).all()
+    for side in (1, 7, 23): assert both.choose(torch.rand(3, side, 40))[1] == "crisp"
+    assert both.choose(torch.zeros(3, 64, 64))[1] == "crisp"
+    with pytest.raises(ValueError, match="one scale, not x4 and x2"): Auto(Flat(.2), Flat(.3, 2))
+
+
+@pytest.mark.parametrize("top, left", [(0, 0), (3, 0), (5, 7)])
+def test_blocks_are_found_wherever_their_grid_begins(photo, top, left):
+    "JPEG 75 stands out, cropped or not; noise stands out and is no grid; a turn or a mirror image changes nothing but the place."
+    saved = jpeg(photo, 75)[:, top:, left:]
+    assert blockiness(photo) < .12 < .3 < blockiness(saved)
+    assert blockiness(gaussian_noise(photo, .1, torch.Generator().manual_seed(0))) < .12
+    assert blockiness(saved.flip(-1)) > .3
+
+
+def test_grain_grows_with_noise(photo):
+    found = [grain(gaussian_noise(photo, s / 255, torch.Generator().manual_seed(0))) for s in (0, 4, 8, 16)]
+    assert found == sorted(found) and found[-1] > 7
+
+
+def test_auto_in_a_folder_is_counted_and_done_again_for_other_weights(tmp_path, photo):
+    for name, x in dict(a=photo, b=jpeg(photo, 60), c=jpeg(photo, 75)).items(): write_picture(Picture(x), tmp_path / "in" / f"{name}.png")
+    both = Auto(Flat(.25), Flat(.75), ("crisp", "calm"))
+    run = lambda model: upscale_folder(model, list_pictures(tmp_path / "in"), tmp_path / "out", enlarge=EXACT)
+    assert run(both).chosen == ["crisp", "calm", "calm"]
+    assert [round(read_image(p).mean().item(), 2) for p in list_pictures(tmp_path / "out")] == [.25, .75, .75]
+    assert len(run(both).skipped) == 3 and len(run(Auto(Flat(.25), Flat(.5))).done) == 3
+
 
 @pytest.mark.parametrize("sides, size", [(dict(width=100), (50, 100)), (dict(height=10), (10, 20)), (dict(width=7, height=9), (9, 7)), (dict(width=1), (1, 1)), ({}, (80, 160))])
 def test_exact_sizes(sides, size):
