@@ -252,7 +252,7 @@ class Live(Clock):
 
 # %% ../nbs/tool/labs.ipynb #cell-35
 SURPRISE, ASK = 'surprise me', 'what was it?'
-SECONDS = .2                        # of training between two pictures, about
+SECONDS = .45                       # from one picture to the next, drawing included, where a step is quick enough
 
 class Steered(Live):
     "A live lab whose run is steered: a control named in `steers` acts on the next step, any other one begins a new run."
@@ -262,7 +262,8 @@ class Steered(Live):
         hands:Sequence[str]=(),     # steps by hand, a button each: the trainer has `one(name)`
         **kwargs,                   # as in `Live`
     ):
-        self.steers, self.presets, self.pace, self.secret = steers, presets, SECONDS, None
+        self.steers, self.presets, self.secret = steers, presets, None
+        self.pace, self.due, self.ticked, self.made = SECONDS, 0., 0., 0      # seconds of a step; steps owed; when the last tick came, and its steps
         self.doors, self.hands = ([widgets.Button(description=name, layout={'width': 'auto'}) for name in names] for names in ((*presets, SURPRISE), hands))
         self.diagnosis = widgets.Dropdown(options=[ASK, *presets], disabled=True, layout={'width': '13em'})
         super().__init__(*args, **kwargs)
@@ -324,7 +325,12 @@ class Steered(Live):
         if n: self.pace = (time.monotonic() - begin) / n
         return result
 
-    def train(self, n=None): super().train(n or max(1, round(SECONDS / self.pace)))
+    def train(self, n=None):     # a tick takes the time that drawing leaves
+        now = time.monotonic()
+        drawing = min(SECONDS, max(0., now - self.ticked - self.made * self.pace))
+        self.due = self.due % 1 + max(1., (SECONDS - drawing) / self.pace)
+        self.ticked, self.made = now, n or int(self.due)
+        super().train(self.made)
 
 # %% ../nbs/tool/labs.ipynb #cell-40
 BLUE, ORANGE, DARKER, GREEN, PINK = '#8cc8ec', '#fbd78f', '#f0a830', '#7fcdb0', '#e3a5c9'    # apart for colour-blind eyes, too

@@ -347,7 +347,8 @@ def test_ctrl_c_in_a_real_process_leaves_nothing_half_written(tiny, tmp_path):
         picture(tmp_path / "in" / f"{i}.png", 64, 64, seed=i)
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     process = subprocess.Popen([sys.executable, "-m", "esrdgan", "use", str(tmp_path / "in"), "--model", tiny, "--ensemble", "--out", str(tmp_path / "out")],
-                               env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # tests run in the background inherit that it is ignored
     while process.poll() is None and not list(tmp_path.glob("out/*.png")):
         time.sleep(.05)
     process.send_signal(signal.SIGINT)
