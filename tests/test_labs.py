@@ -466,13 +466,12 @@ def test_a_step_by_hand_stops_the_clock_and_counts():
     assert one.done == 20                                      # a finished run takes no more
 
 
-def test_a_tick_trains_for_about_the_time_it_was_given(monkeypatch):
-    "On a clock that counts steps: a step takes .1 s, a tick has .3."
+@pytest.mark.parametrize("drawing, made", [(.04, [1, 5, 9, 13]), (.14, [1, 4, 7, 10]), (.4, [1, 2, 3, 4]), (5., [1, 2, 3, 4])])
+def test_a_tick_makes_the_steps_that_drawing_leaves_time_for(monkeypatch, drawing, made):
+    "On a clock that counts: a step takes .1 s, from one picture to the next there are .45, and at least one step is made."
     import esrdgan.labs
-    one = car()
-    clock = [0.]
+    one, clock, step = car(), [0.], Car.step
     monkeypatch.setattr(esrdgan.labs.time, "monotonic", lambda: clock[0])
-    step = Car.step
 
     def slow(self, n):
         clock[0] += .1 * n
@@ -480,12 +479,33 @@ def test_a_tick_trains_for_about_the_time_it_was_given(monkeypatch):
 
     monkeypatch.setattr(Car, "step", slow)
     one.press("slow")
-    tick(one)
-    assert one.done == 1                                       # it does not know yet how fast it is
-    tick(one)
-    assert one.done == 4
-    tick(one)
-    assert one.done == 7
+    seen = []
+    for _ in made:
+        tick(one)
+        seen.append(one.done)
+        clock[0] += drawing
+    assert seen == made
+
+
+def test_steps_that_do_not_fit_as_a_whole_are_owed(monkeypatch):
+    "A step of .2 s beside .15 s of drawing: one and a half fit, so about every other tick makes two."
+    import esrdgan.labs
+    one, clock, step = car(), [0.], Car.step
+    monkeypatch.setattr(esrdgan.labs.time, "monotonic", lambda: clock[0])
+
+    def slow(self, n):
+        clock[0] += .2 * n
+        return step(self, n)
+
+    monkeypatch.setattr(Car, "step", slow)
+    one.press("slow")
+    seen = []
+    for _ in range(7):
+        tick(one)
+        seen.append(one.done)
+        clock[0] += .15
+    made = [b - a for a, b in zip(seen, seen[1:])]
+    assert set(made) == {1, 2} and 8 <= sum(made) <= 10
 
 
 # ---------------------------------------------------------------- the map and the exercises
