@@ -1,8 +1,8 @@
 """The oldest dependencies that settings.ini allows, as constraints for pip: each `name>=1.2` of `requirements` becomes `name==1.2.*`.
 
     python3.10 -m venv .venv-lowest
-    .venv-lowest/bin/pip install -c <(python tests/lowest.py) --editable '.[test]'
-    OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests -q -n 2 --ignore tests/test_browser.py --ignore tests/test_lessons.py
+    .venv-lowest/bin/pip install -c <(python tests/lowest.py) --editable '.[lessons,test]'
+    OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests -q -n 2
 """
 import configparser
 from pathlib import Path
