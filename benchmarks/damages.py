@@ -9,7 +9,7 @@ makes OUT/HR (the pictures, sides cropped to multiples of four) and beside it fo
     dull     blur of 1.6 px, bicubic, noise of 4/255, then JPEG of quality 55
     wild     the preset `wild` of the room `degrade`, another draw for each picture
 
-Then, for instance: esrdgan test --model mini-real --against mini-gan --metric lpips --precision fp32 --hr OUT/HR --lr OUT/jpeg70
+Then, for instance: esrdgan test --model x4plus --against mini-gan --metric lpips --precision fp32 --hr OUT/HR --lr OUT/jpeg70
 Which picture gets which draw depends on its place in the sorted folder alone, so the same folder gives the same files.
 """
 import argparse

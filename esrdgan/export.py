@@ -83,6 +83,7 @@ def export_onnx(
     if path.suffix != '.onnx': raise ValueError(f'{path}: graphs are saved as .onnx; choose such a name')
     if channels != [3, 3]: raise ValueError(f'{path}: the model has {channels[0]} channels in and {channels[1]} out; a graph for RGB pictures needs 3 and 3')
     for name in ('onnx', 'onnxruntime', 'onnxscript'): _package(name)
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6): raise ValueError(f'PyTorch {torch.__version__} cannot write a graph for every size, 2.6 can: pip install "esrdgan[export]"')
     plain = _plain(model)
     data = _describe(_graph(plain), plain)
     difference = onnx_difference(data, plain)

@@ -124,7 +124,7 @@ def finite_pass(
     raise ValueError('the model gives infinities or NaN even in fp32: its weights are damaged, or the picture holds such values')
 
 # %% ../nbs/networks/inference.ipynb #cell-24
-BLOCKS, GRAIN = .25, 7.     # from where on a picture counts as damaged: `blockiness`, `grain`
+BLOCKS, GRAIN = .25, 9.     # from where on a picture counts as damaged: `blockiness`, `grain`
 
 class Auto(nn.Module):
     "Two generators of one scale; `upscale` takes the one that suits the picture. `ValueError` for two scales."
