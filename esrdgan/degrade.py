@@ -76,7 +76,6 @@ def gaussian_noise(
     "Add the sensor's own noise: the same everywhere."
     return (x + sigma * _noise_like(x, generator, grey)).clamp(0, 1)
 
-# %% ../nbs/pictures/degrade.ipynb #cell-10
 def poisson_noise(
     x:Tensor,             # (..., 3, H, W) float, 0..1
     photons:float,        # how many photons a white pixel counts
@@ -89,7 +88,7 @@ def poisson_noise(
     counted = torch.poisson(light * photons, generator=generator) / photons
     return (x + (counted - light).to(x)).clamp(0, 1)
 
-# %% ../nbs/pictures/degrade.ipynb #cell-13
+# %% ../nbs/pictures/degrade.ipynb #cell-12
 def _through_file(x, quality, name):
     "The picture after a file that never touches the disk."
     if x.ndim != 3 or x.shape[0] != 3: raise ValueError(f'{name}: expected one picture (3, H, W), got shape {tuple(x.shape)}')
@@ -112,7 +111,7 @@ def webp(
     "Save as lossy WebP and read it back. ValueError for a batch or another quality."
     return _through_file(x, quality, 'WEBP')
 
-# %% ../nbs/pictures/degrade.ipynb #cell-21
+# %% ../nbs/pictures/degrade.ipynb #cell-20
 _NAMES = dict(kernels=('round', 'turned', 'reshaped', 'sinc'), filters=('bicubic', 'bilinear', 'area', 'nearest', 'aliased_bicubic', 'aliased_bilinear'),
               noises=('gaussian', 'gaussian_grey', 'poisson', 'poisson_grey'), files=('jpeg', 'webp', 'none'))
 _BOUNDS = dict(blur=(0, 20), resize=(.01, 4), noise=(0, 255), quality=(1, 95))
@@ -152,7 +151,7 @@ PRESETS = dict(
     wild=(Round(), Round(blur=(.2, 1.5), resize=(.3, 1.2), noise=(1., 25.))))
 FIRST, SECOND = PRESETS['wild']
 
-# %% ../nbs/pictures/degrade.ipynb #cell-22
+# %% ../nbs/pictures/degrade.ipynb #cell-21
 _FILTERS = dict(bicubic=('bicubic', True), bilinear=('bilinear', True), area=('area', None), nearest=('nearest-exact', None),
                 aliased_bicubic=('bicubic', False), aliased_bilinear=('bilinear', False))
 
@@ -179,7 +178,7 @@ class _Dice:
         return names[int(self.between(0, len(names)))]
     def order(self, n): return torch.randperm(n, generator=self.generator).tolist()
 
-# %% ../nbs/pictures/degrade.ipynb #cell-23
+# %% ../nbs/pictures/degrade.ipynb #cell-22
 def _round_steps(x, r, size, target, generator):
     "One round, a stage at a time; `size` is where its resizing ends, `target` what it must have before the file, or None."
     dice = _Dice(generator)
@@ -209,7 +208,7 @@ def _round_steps(x, r, size, target, generator):
     if file == 'none': yield 'no file', quantize(x)
     else: yield f'{file.upper()} {quality}', dict(jpeg=jpeg, webp=webp)[file](x, quality)
 
-# %% ../nbs/pictures/degrade.ipynb #cell-24
+# %% ../nbs/pictures/degrade.ipynb #cell-23
 def degrade_steps(
     x:Tensor,                      # (3, H, W) float, 0..1; H and W multiples of `scale`
     scale:int,                     # how many times smaller the result is
@@ -228,7 +227,7 @@ def degrade_steps(
         size = tuple(max(1, round(n * factor)) for n in (small if last else (h, w)))
         for says, x in _round_steps(x, r, size, small if last else None, generator): yield says, x
 
-# %% ../nbs/pictures/degrade.ipynb #cell-27
+# %% ../nbs/pictures/degrade.ipynb #cell-26
 def degrade(
     x:Tensor,                      # (3, H, W) float, 0..1; H and W multiples of `scale`
     scale:int,                     # how many times smaller the result is
@@ -238,7 +237,7 @@ def degrade(
     "A low-resolution picture with a past: the last stage of `degrade_steps`."
     return list(degrade_steps(x, scale, generator, rounds))[-1][1]
 
-# %% ../nbs/pictures/degrade.ipynb #cell-30
+# %% ../nbs/pictures/degrade.ipynb #cell-29
 _WAVES = torch.tensor([[math.cos((2 * n + 1) * k * math.pi / 16) * (.5 if k else .125**.5) for n in range(8)] for k in range(8)])   # JPEG's, one a row
 _FINE = torch.arange(8)[:, None] + torch.arange(8) >= 5
 
