@@ -153,7 +153,7 @@ def _measure(validator, state, asked, world):
 def _mark(config, stage):
     "A mark of all settings that decide on the numbers of a stage."
     plain = config.plain()
-    same = {k: plain[k] for k in ('generator', 'discriminator', 'features', 'losses', 'tricks', stage)}
+    same = {k: plain[k] for k in ('degradation', 'second_round', 'generator', 'discriminator', 'features', 'losses', 'tricks', stage)}
     same |= {section: [plain[section][k] for k in keys] for section, keys in
              dict(data=('hr', 'lr', 'patch', 'batch_size'), training=('optimizer', 'betas', 'precision'), run=('seed',)).items()}
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]

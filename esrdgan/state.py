@@ -119,7 +119,8 @@ def load(
         raise TrainingError(f'{path}: its generator was built with {saved["network"]}; build it so')
     before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
     try:
-        for name in filter(found.__contains__, parts): parts[name].load_state_dict(saved[name])
+        for name, part in parts.items():
+            if name in saved: part.load_state_dict(saved[name])
     except Exception as error:
         for old, part in parts.items(): part.load_state_dict(before[old])
         raise TrainingError(f'{path}: its {name} does not fit ({" ".join(str(error).split())[:200]})') from None

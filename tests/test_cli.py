@@ -360,6 +360,23 @@ def test_ctrl_c_in_a_real_process_leaves_nothing_half_written(tiny, tmp_path):
         assert Image.open(path).size == (256, 256) and np.asarray(Image.open(path)).size
 
 
+def test_auto_takes_one_network_or_the_other(tiny, tmp_path, capsys, monkeypatch):
+    "The names that are loaded, what the report counts, and that a strength goes to the clean one."
+    load, asked = cli.load_generator, []
+    monkeypatch.setattr(cli, "load_generator", lambda name: (asked.append(name), load(tiny))[1])
+    monkeypatch.setattr(cli, "load_between", lambda name, strength: (asked.append((name, strength)), load(tiny))[1])
+    y, x = np.mgrid[:64, :64]
+    smooth = np.stack([2 * x + y, 190 - x, 3 * y], -1).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(smooth).save(tmp_path / "in" / "clean.png")
+    picture(tmp_path / "noise.png", 64, 64, seed=1)
+    Image.open(tmp_path / "noise.png").convert("RGB").save(tmp_path / "in" / "blocks.jpg", quality=20)
+    assert cli.main(["use", str(tmp_path / "in"), "--model", "auto", "--out", str(tmp_path / "out")]) == 0
+    assert asked == ["mini-gan", "x4plus"] and "2 written (1 by x4plus, 1 by mini-gan)" in capsys.readouterr().out
+    assert cli.main(["use", str(tmp_path / "in"), "--model", "auto", "--strength", ".5", "--out", str(tmp_path / "half")]) == 0
+    assert asked[2:] == [("mini-gan", .5), "x4plus"]
+
+
 # --- test --------------------------------------------------------------------------------------------------------------
 
 def test_test_writes_everything_it_promises(tiny, tmp_path, capsys):

@@ -466,44 +466,34 @@ def test_a_step_by_hand_stops_the_clock_and_counts():
     assert one.done == 20                                      # a finished run takes no more
 
 
-@pytest.mark.parametrize("drawing, made", [(.04, [1, 5, 9, 13]), (.14, [1, 4, 7, 10]), (.4, [1, 2, 3, 4]), (5., [1, 2, 3, 4])])
-def test_a_tick_makes_the_steps_that_drawing_leaves_time_for(monkeypatch, drawing, made):
-    "On a clock that counts: a step takes .1 s, from one picture to the next there are .45, and at least one step is made."
+def steps_at_ticks(monkeypatch, step, drawing, ticks):
+    "How far a run has come after each tick, on a clock that counts: so many seconds for a step, so many for a picture."
     import esrdgan.labs
-    one, clock, step = car(), [0.], Car.step
+    one, clock, plain, seen = car(), [0.], Car.step, []
     monkeypatch.setattr(esrdgan.labs.time, "monotonic", lambda: clock[0])
 
     def slow(self, n):
-        clock[0] += .1 * n
-        return step(self, n)
+        clock[0] += step * n
+        return plain(self, n)
 
     monkeypatch.setattr(Car, "step", slow)
     one.press("slow")
-    seen = []
-    for _ in made:
+    for _ in range(ticks):
         tick(one)
         seen.append(one.done)
         clock[0] += drawing
-    assert seen == made
+    return seen
+
+
+@pytest.mark.parametrize("drawing, made", [(.04, [1, 5, 9, 13]), (.14, [1, 4, 7, 10]), (.4, [1, 2, 3, 4]), (5., [1, 2, 3, 4])])
+def test_a_tick_makes_the_steps_that_drawing_leaves_time_for(monkeypatch, drawing, made):
+    "A step takes .1 s, from one picture to the next there are .45, and at least one step is made."
+    assert steps_at_ticks(monkeypatch, .1, drawing, 4) == made
 
 
 def test_steps_that_do_not_fit_as_a_whole_are_owed(monkeypatch):
     "A step of .2 s beside .15 s of drawing: one and a half fit, so about every other tick makes two."
-    import esrdgan.labs
-    one, clock, step = car(), [0.], Car.step
-    monkeypatch.setattr(esrdgan.labs.time, "monotonic", lambda: clock[0])
-
-    def slow(self, n):
-        clock[0] += .2 * n
-        return step(self, n)
-
-    monkeypatch.setattr(Car, "step", slow)
-    one.press("slow")
-    seen = []
-    for _ in range(7):
-        tick(one)
-        seen.append(one.done)
-        clock[0] += .15
+    seen = steps_at_ticks(monkeypatch, .2, .15, 7)
     made = [b - a for a, b in zip(seen, seen[1:])]
     assert set(made) == {1, 2} and 8 <= sum(made) <= 10
 

@@ -178,6 +178,15 @@ def test_under_degradation_a_stop_and_other_workers_change_no_bit(pictures, tmp_
     assert found["whole"][0][0]["pixel"] != read_lines(run_clean(pictures, tmp_path) / "psnr" / "log.jsonl")[0]["pixel"]
 
 
+def test_other_damage_is_other_settings(pictures):
+    "So that a run which blew up is not told that it will again, when the damage was changed."
+    import esrdgan.run as room
+    config = tiny(pictures)
+    before = room._mark(config, "gan")
+    config.second_round.quality = "40, 50"
+    assert room._mark(config, "gan") != before
+
+
 def run_clean(pictures, tmp_path):
     config = tiny(pictures)
     config.psnr.steps, config.gan.steps = 1, 0
