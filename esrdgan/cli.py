@@ -17,28 +17,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import torch
-
 import esrdgan
-from .build import RunPictures
-from .config import ConfigError, check_config as check_settings, config_text, expand_paths, read_config, write_config
-from .data import DataError
-from .distributed import everyone, one_first, together
-from .doctor import Record, diagnose, evidence, report
-from .evaluate import certify, contact_sheet, evaluate, table, write_ancestor_csv, write_csv, write_json
-from .export import export_onnx
-from .features import fetch_vgg16
-from .fetch import sha256
-from .image import Found, PictureError, PictureWarning, find_pictures, list_pictures
-from .inference import PRECISIONS, Auto, FolderReport, pick_device, upscale, upscale_folder
-from .logs import read_lines
-from .prepare import SETS, check_data, fetch_set, make_crops
-from .recipes import RECIPES, recipe_config
-from .run import STAGES, check as dry_run, run
-from .state import checkpoints
-from .tiles import out_of_memory
-from .train import DistContext, TrainingError
-from .weights import WEIGHTS, WeightsError, find_weights, load_between, load_generator
+# everything else is imported by the command that needs it: PyTorch takes seconds, and `--help` should not
 
 # %% ../nbs/tool/cli.ipynb #cell-7
 def _complain(lines, status=1):
@@ -49,23 +29,29 @@ def _complain(lines, status=1):
 # %% ../nbs/tool/cli.ipynb #cell-10
 def _model(args):
     "The model that --model, --strength and --device ask for."
+    from esrdgan.inference import pick_device
     return _named(args.model, args.strength).to(pick_device(args.device))
 
 def _named(name, strength=None):
     "The network of this name; 'auto' is two of them."
+    from esrdgan.inference import Auto
+    from esrdgan.weights import load_between, load_generator
     if name != 'auto': return load_generator(name) if strength is None else load_between(name, strength)
     return Auto(_named(MODEL, strength), load_generator(REAL), (MODEL, REAL))
 
 def whole_report(
-    report:FolderReport,    # of this process's share
-    world:DistContext,      # every process must call this
-)->FolderReport:            # of all
+    report:'FolderReport',    # of this process's share
+    world:'DistContext',      # every process must call this
+)->'FolderReport':            # of all
     "Put the reports of `upscale_folder(..., part=(rank, size))` together."
+    from esrdgan.distributed import everyone
+    from esrdgan.inference import FolderReport
     reports = [vars(one).values() for one in everyone(report, world)]
     return FolderReport(*(sum(lists, []) for lists in zip(*reports)))
 
 def _find(paths, recursive):
     "All that was found, and one line for each path where nothing was."
+    from esrdgan.image import Found, PictureError, find_pictures
     found, failed = Found(), []
     for path in paths:
         try: one = find_pictures(path, recursive)
@@ -77,6 +63,9 @@ def _find(paths, recursive):
 
 def use(args:argparse.Namespace)->int:   # paths, what _running() and _results() add, overwrite, recursive
     "Enlarge pictures and folders of pictures."
+    from esrdgan.distributed import one_first, together
+    from esrdgan.image import PictureError
+    from esrdgan.inference import upscale, upscale_folder
     found, failed = _find(args.paths, args.recursive)
     if args.scale is not None and (args.width or args.height):
         raise PictureError('--scale and --width or --height both say how large: give one of them')
@@ -105,6 +94,10 @@ def use(args:argparse.Namespace)->int:   # paths, what _running() and _results()
 # %% ../nbs/tool/cli.ipynb #cell-15
 def score(args:argparse.Namespace)->int:   # hr, lr, out, against, metric, scale, recursive, what _running() adds
     "Certify the evaluator on known pictures, score a model beside bicubic, nearest and other models, write tables and a sheet."
+    from esrdgan.evaluate import certify, contact_sheet, evaluate, table, write_ancestor_csv, write_csv, write_json
+    from esrdgan.image import list_pictures
+    from esrdgan.inference import pick_device, upscale
+    from esrdgan.weights import WeightsError
     print(certify())
     model = None if args.model == 'none' else _model(args)
     rivals = {Path(name).stem: _named(name).to(pick_device(args.device)) for name in args.against}
@@ -126,6 +119,7 @@ def score(args:argparse.Namespace)->int:   # hr, lr, out, against, metric, scale
 # %% ../nbs/tool/cli.ipynb #cell-17
 def demo(args:argparse.Namespace)->int:   # out, data, model
     "Enlarge the project's samples, then score and show pictures whose truth is known."
+    from esrdgan.image import PictureError
     data, out = Path(args.data), Path(args.out)
     if not (data / 'samples').is_dir(): raise PictureError(f'{data} holds no folder samples: run the demo in a clone of the project, or name its data folder with --data')
     print(f'1. Small pictures, enlarged ({data / "samples"})')
@@ -141,6 +135,8 @@ VGG = 'vgg16'       # what `fetch` calls the perceptual network
 
 def fetch(args:argparse.Namespace)->int:   # names, out
     "Fetch public sets of pictures; without names, list them."
+    from esrdgan.features import fetch_vgg16
+    from esrdgan.prepare import SETS, fetch_set
     for name in args.names: print(fetch_vgg16() if name == VGG else fetch_set(name, args.out))
     if args.names: return 0
     for name, known in SETS.items(): print(f'{name:12} {f"{known.megabytes:g} MB" if known.megabytes else "":>8}  {known.about}')
@@ -149,11 +145,14 @@ def fetch(args:argparse.Namespace)->int:   # names, out
 
 def crops(args:argparse.Namespace)->int:   # source, out, size, step, keep, recursive
     "Cut pictures into overlapping squares for training."
+    from esrdgan.prepare import make_crops
     print(f'{args.out}: {make_crops(args.source, args.out, args.size, args.step, args.keep, args.recursive)} crops')
     return 0
 
 def check_pictures(args:argparse.Namespace)->int:   # hr, lr, scale, patch, recursive
     "Name every picture that would stop a training run."
+    from esrdgan.data import DataError
+    from esrdgan.prepare import check_data
     if not (args.hr or args.lr): raise DataError('name a folder: --hr, --lr or both')
     problems = check_data(args.hr, args.lr, args.scale, args.patch, args.recursive)
     print('\n'.join(problems) or 'all pictures are well')
@@ -162,6 +161,8 @@ def check_pictures(args:argparse.Namespace)->int:   # hr, lr, scale, patch, recu
 # %% ../nbs/tool/cli.ipynb #cell-20
 def weights(args:argparse.Namespace)->int:   # name
     "List the known weights; with a name or a file, fetch it if need be and say what it is."
+    from esrdgan.fetch import sha256
+    from esrdgan.weights import WEIGHTS, find_weights, load_generator
     if args.name is None:
         for card in WEIGHTS.values():
             print(f'{card.name:14} x{card.scale}  {f"{card.bytes / 1e6:.2g} MB" if card.bytes else "":>6}  {card.licence:13} {card.origin}')
@@ -175,6 +176,8 @@ def weights(args:argparse.Namespace)->int:   # name
 
 def export(args:argparse.Namespace)->int:   # model, out
     "Write a generator as an ONNX file, and check that it computes the same as PyTorch."
+    from esrdgan.export import export_onnx
+    from esrdgan.weights import load_generator
     path = Path(args.out or f'{Path(args.model).stem}.onnx')
     print(f'{args.model}: writing and checking a graph (a large network takes half a minute)', flush=True)
     apart = export_onnx(load_generator(args.model), path)
@@ -184,6 +187,8 @@ def export(args:argparse.Namespace)->int:   # model, out
 # %% ../nbs/tool/cli.ipynb #cell-23
 def init(args:argparse.Namespace)->int:   # path, recipe
     "Write a configuration in which every setting is explained."
+    from esrdgan.config import ConfigError, write_config
+    from esrdgan.recipes import recipe_config
     if Path(args.path).exists(): raise ConfigError(f'{args.path} is there already: give another name')
     write_config(recipe_config(args.recipe), args.path)
     print(f'{args.path}: recipe {args.recipe}. Set [data] hr in it, then: esrdgan train --cfg {args.path}')
@@ -194,6 +199,7 @@ def _warn(config):
 
 def check_config(args:argparse.Namespace)->int:   # path
     "Print what a configuration means, setting by setting; no picture need exist."
+    from esrdgan.config import config_text, read_config
     config = read_config(args.path)
     print(config_text(config), end='')
     _warn(config)
@@ -202,22 +208,28 @@ def check_config(args:argparse.Namespace)->int:   # path
 # %% ../nbs/tool/cli.ipynb #cell-24
 def _config(args):
     "The settings, and the folder of the run: that of its own config.ini, wherever it was moved, unless --name gives another."
+    from esrdgan.config import ConfigError, check_config, expand_paths, read_config
+    from esrdgan.recipes import recipe_config
+    from esrdgan.run import STAGES
     if args.cfg and args.recipe: raise ConfigError(f'--cfg {args.cfg} and --recipe {args.recipe}: give one of them')
     config = read_config(args.cfg) if args.cfg else recipe_config(args.recipe or RECIPE)
     if args.data: config.data.hr = args.data
     if args.name: config.run.name = args.name
-    check_settings(config := expand_paths(config))
+    check_config(config := expand_paths(config))
     home = Path(args.cfg).parent
     if Path(args.cfg).name == 'config.ini' and not args.name and any((home / stage).is_dir() for stage in STAGES): return config, home
     return config, Path(config.run.out) / config.run.name
 
 def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, check
     "Train a generator; stop with Ctrl-C and go on with --resume."
+    from esrdgan.build import RunPictures
+    from esrdgan.distributed import together
+    from esrdgan.run import check, run
     config, folder = _config(args)
     _warn(config)
     if args.check:
         problems = RunPictures(config).problems()
-        for line in problems or dry_run(config): print(line)
+        for line in problems or check(config): print(line)
         return int(bool(problems))
     with together(config.run.device) as world: made = run(config, folder, args.resume, world)
     if made: print(f'{made}\nuse it:  esrdgan use photo.jpg --model {made}')
@@ -226,6 +238,8 @@ def train(args:argparse.Namespace)->int:   # cfg, recipe, data, name, resume, ch
 # %% ../nbs/tool/cli.ipynb #cell-30
 def _passes(stage):
     "The count of D's first batch norm in the newest checkpoint, and that checkpoint's step; None where there is none."
+    import torch
+    from esrdgan.state import checkpoints
     newest = checkpoints(stage)[:1]
     if not newest: return
     try: saved = torch.load(newest[0], map_location='cpu', weights_only=True)
@@ -235,6 +249,11 @@ def _passes(stage):
 
 def _records(path):
     "What is known of each stage below a run's folder, of one stage's folder, or of a log alone."
+    from esrdgan.config import read_config
+    from esrdgan.doctor import Record
+    from esrdgan.logs import read_lines
+    from esrdgan.run import STAGES
+    from esrdgan.train import TrainingError
     if path.is_file(): return {path.stem: Record(read_lines(path))}
     stages = [stage for stage in (path, *(path / name for name in STAGES)) if (stage / 'log.jsonl').is_file()]
     if not stages: raise TrainingError(f'{path} holds no log.jsonl: name the folder of a run, of one of its stages, or a log')
@@ -245,6 +264,7 @@ def _records(path):
 
 def doctor(args:argparse.Namespace)->int:   # path, out
     "Say what is wrong with a training, from its log."
+    from esrdgan.doctor import diagnose, evidence, report
     for stage, record in _records(Path(args.path)).items():
         findings, picture = diagnose(record), Path(args.out) / f'{stage}.png'
         print(f'{stage}, {record.steps} steps', *report(findings), sep='\n')
@@ -275,7 +295,7 @@ def _running():
     flags.add_argument('--tile', type=partial(whole_number, least=0), default=0, metavar='PX', help='work in tiles of PX input pixels: less memory, same picture')
     flags.add_argument('--ensemble', action='store_true', help='mean over eight orientations: 8 times slower, a little closer to the truth')
     flags.add_argument('--consistent', action='store_true', help='correct the result, before any --scale, until it is the picture that came in when made small again (for clean input: noise binds it, too)')
-    flags.add_argument('--precision', choices=['auto', *PRECISIONS], default='auto', help='default: the fastest that the device does well; for `test` fp32')
+    flags.add_argument('--precision', choices=['auto', 'fp32', 'bf16', 'fp16'], default='auto', help='default: the fastest that the device does well; for `test` fp32')
     flags.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     return flags
 
@@ -347,6 +367,7 @@ def data_commands(
     add('--out', default='', metavar='FILE', help='the file to write (default: the name of the model, with .onnx)')
 
 RECIPE = 'tour'     # of a training for which nothing else is given
+_KNOWN = 'psnr, esrgan, ancestor, tour, tiny-psnr, mini-psnr, tiny-gan, mini-gan'    # the room `recipes` has them
 
 def training_commands(
     command:Callable,   # (name, function, *examples) -> add_argument
@@ -354,12 +375,12 @@ def training_commands(
     "Add `init`, `check-config`, `train` and `doctor` to a parser."
     add = command('init', init, 'my.ini --recipe esrgan')
     add('path', metavar='FILE', help='the .ini file to write')
-    add('--recipe', default='esrgan', metavar='NAME', help=f'one of {", ".join(RECIPES)} (default esrgan)')
+    add('--recipe', default='esrgan', metavar='NAME', help=f'one of {_KNOWN} (default esrgan)')
     add = command('check-config', check_config, 'my.ini')
     add('path', metavar='FILE', help='an .ini file, ours or of eirikeve/esrdgan')
     add = command('train', train, '--recipe tour', '--cfg my.ini --check', '--cfg runs/mine/config.ini --resume')
     add('--cfg', default='', metavar='FILE', help='an .ini file (`esrdgan init` writes one)')
-    add('--recipe', default='', metavar='NAME', help=f'without --cfg: one of {", ".join(RECIPES)} (default {RECIPE})')
+    add('--recipe', default='', metavar='NAME', help=f'without --cfg: one of {_KNOWN} (default {RECIPE})')
     add('--data', default='', metavar='DIR', help='folder of large pictures, instead of that in the file')
     add('--name', default='', metavar='NAME', help='of the run, instead of that in the file')
     add('--resume', action='store_true', help='continue from the newest good checkpoint')
@@ -382,6 +403,7 @@ def parser()->argparse.ArgumentParser:
 @contextmanager
 def _plain_warnings():
     "A warning about pictures is one line."
+    from esrdgan.image import PictureWarning
     with warnings.catch_warnings():
         usual = warnings.showwarning
         def show(message, category, *rest):
@@ -396,10 +418,13 @@ def main(
     "Parse, call, report. A user's mistake gives one line on stderr, never a traceback."
     for stream in (s for s in (sys.stdout, sys.stderr) if hasattr(s, 'reconfigure')): stream.reconfigure(errors='backslashreplace')
     try:
-        with _plain_warnings(): return (args := parser().parse_args(argv)).run(args)
+        args = parser().parse_args(argv)
+        with _plain_warnings(): return args.run(args)
     except SystemExit as stop: return stop.code   # argparse has said what it has to say
     except KeyboardInterrupt as stop: return _complain([str(stop) or 'stopped'], getattr(stop, 'status', 130))
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        from esrdgan.tiles import out_of_memory
+        from esrdgan.train import TrainingError
         lack = out_of_memory(error)
         if isinstance(error, RuntimeError) and not (lack or isinstance(error, TrainingError)): raise     # a bug of ours
         return _complain([f'esrdgan: {"out of memory: " * (lack and "memory" not in str(error))}{error}'], 2)

@@ -10,6 +10,7 @@ The test suite uses `run` from here, so that what a maintainer saves is what the
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ class Client(NotebookClient):
 
 
 ROOMS = ("pictures", "networks", "training", "tool")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SHORTER = {"14_trick_lab": ("STEPS = 300 ", "STEPS = 40 ")}    # a live run that is long in the lesson is cut short in the browser; tests/test_trick_lab.py trains it
 
 
 def road():
@@ -94,6 +97,22 @@ def labs(path):
     return [(i, line) for i, line in last if line in names]
 
 
+def with_labs():
+    "The notebooks that show a lab: tests/test_browser.py opens each, runs all of its cells and moves its labs."
+    return [p for p in road() + rooms() if labs(p)]
+
+
+def without_browser():
+    "The notebooks that nothing runs but `run`: those without a lab, one that the browser sees cut short, all of them where there is no Chromium."
+    seen = {p for p in with_labs() if p.stem not in SHORTER} if CHROMIUM else set()
+    return [p for p in lessons() if p not in seen]
+
+
+def block_network(folder):
+    "Write what keeps a Python off the network that has `folder` on its path."
+    Path(folder, "sitecustomize.py").write_text(NO_NETWORK)
+
+
 @contextmanager
 def names_of(path, marks):
     "What a notebook's code cells define: of each text in `marks` the one cell that holds it, executed in the notebook's folder on one thread."
@@ -115,7 +134,8 @@ def run(path, online=False):
     "Execute one notebook in its own folder and return it; a failing cell raises an error that names the notebook and the cell."
     nb = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "sitecustomize.py").write_text("" if online else NO_NETWORK)
+        if not online:
+            block_network(folder)
         env = dict(os.environ, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), MPLBACKEND="module://matplotlib_inline.backend_inline")
         kind = NotebookClient if online else Client
         client = kind(nb, timeout=3600 if online else 180, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})

@@ -19,7 +19,7 @@ def arguments(name):
     [path] = found
     tests = lessons.ROOT / "tests"
     where = str(path.relative_to(lessons.NBS).with_suffix(""))
-    chosen = [f"{tests / 'test_lessons.py'}::test_lesson_runs[{where}]"]
+    chosen = [f"{tests / 'test_lessons.py'}::test_lesson_runs[{where}]"] if path in lessons.without_browser() else []
     if (lessons.NBS / "solutions" / path.name).exists() and path in lessons.road():
         chosen.append(f"{tests / 'test_lessons.py'}::test_lesson_runs[solutions/{path.stem}]")
     if lessons.labs(path):

@@ -1,6 +1,6 @@
 """Labs in a real browser: JupyterLab, Chromium, and a hand on the slider.
 
-Every notebook that shows a lab is opened and run. Each lab has to keep its answer until there is a guess and a move, to say then whether the guess held, and to fit
+Every notebook that shows a lab is opened and run from top to bottom, with the network blocked. Each lab has to keep its answer until there is a guess and a move, to say then whether the guess held, and to fit
 into a window of 1300 x 900. A cell that fails ends its test at once, with the notebook, the cell and the error.
 """
 import ast
@@ -17,17 +17,15 @@ import urllib.request
 import nbformat
 import pytest
 
-from lessons import NBS, ROOT, labs, road, rooms
+from lessons import CHROMIUM, NBS, ROOT, SHORTER, block_network, labs, with_labs
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if not CHROMIUM:
     pytest.skip("no Chromium on this machine (on Debian: apt install chromium)", allow_module_level=True)
 
 THREADS = "1"                              # of a kernel
 NOTEBOOK, PICTURE, RUN = 180, 15, 120      # seconds: to run a notebook, to answer a moved control, for a live lab to come to its end
 WINDOW = dict(width=1300, height=900)
-SHORTER = {"14_trick_lab": ("STEPS = 300 ", "STEPS = 40 ")}    # a live run that is long in the lesson is cut short here; tests/test_trick_lab.py trains it
-WITH_LABS = [p for p in road() + rooms() if labs(p)]
+WITH_LABS = with_labs()
 
 
 def name_of(path):
@@ -50,6 +48,8 @@ def server(tmp_path_factory):
                 cell.source = cell.source.replace(*SHORTER[path.stem])
         assert path.stem not in SHORTER or any(SHORTER[path.stem][1] in cell.source for cell in nb.cells)
         nbformat.write(nb, home / "nbs" / name_of(path))
+    (home / "path").mkdir()
+    block_network(home / "path")
     settings = home / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
@@ -61,7 +61,7 @@ def server(tmp_path_factory):
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={home}",
          f"--LabApp.user_settings_dir={home / 'settings'}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-        env=dict(os.environ, OMP_NUM_THREADS=THREADS, PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(home / "config"), HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        env=dict(os.environ, OMP_NUM_THREADS=THREADS, PYTHONPATH=os.pathsep.join([str(home / "path"), str(ROOT)]), JUPYTER_CONFIG_DIR=str(home / "config"), HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(120):
         try:
             urllib.request.urlopen(address + "/api", timeout=2)
@@ -277,6 +277,7 @@ class LabOnPage:
 @pytest.mark.parametrize("path", WITH_LABS, ids=lambda p: str(p.relative_to(NBS).with_suffix("")))
 def test_every_lab_keeps_its_answer_until_guess_and_move(path, server, browser):
     with Notebook(browser, server, path).run() as notebook:
+        assert notebook.value("__import__('socket').socket.connect.__module__") == "sitecustomize", "the network is not blocked"
         for number in range(len(labs(path))):
             lab = LabOnPage(notebook, number)
             lab.fits_the_window()

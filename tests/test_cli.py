@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import esrdgan
-from esrdgan import cli
+from esrdgan import cli, evaluate, weights
 from esrdgan.fetch import FetchError
 from esrdgan.generator import RRDBNet
 from esrdgan.image import read_image, read_picture
@@ -29,10 +29,13 @@ def tiny(tmp_path_factory):
     return str(save_generator(RRDBNet(n_features=4, n_blocks=1, growth=2), tmp_path_factory.mktemp("model") / "tiny.safetensors"))
 
 
+CERTIFY = evaluate.certify
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     "The certificate costs seconds; test_evaluate.py guards it, and one test here."
-    monkeypatch.setattr(cli, "certify", lambda: "certified: not today")
+    monkeypatch.setattr(evaluate, "certify", lambda: "certified: not today")
 
 
 def picture(path, width=12, height=8, seed=0):
@@ -322,21 +325,21 @@ def test_a_scale_that_makes_no_sense(tiny, tmp_path, capsys):
 
 def test_a_broken_download_is_one_line(monkeypatch, tmp_path, capsys):
     def broken(name): raise FetchError(f"{name}: the network is down\nand so are we")
-    monkeypatch.setattr(cli, "load_generator", broken)
+    monkeypatch.setattr(weights, "load_generator", broken)
     assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 2
     assert complaints(capsys) == ["esrdgan: mini-gan: the network is down and so are we"]
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch, tmp_path):
     def bug(name): raise KeyError("body.0")
-    monkeypatch.setattr(cli, "load_generator", bug)
+    monkeypatch.setattr(weights, "load_generator", bug)
     with pytest.raises(KeyError):
         cli.main(["use", str(picture(tmp_path / "a.png"))])
 
 
 def test_ctrl_c(monkeypatch, tmp_path, capsys):
     def stop(name): raise KeyboardInterrupt
-    monkeypatch.setattr(cli, "load_generator", stop)
+    monkeypatch.setattr(weights, "load_generator", stop)
     assert cli.main(["use", str(picture(tmp_path / "a.png"))]) == 130
     assert complaints(capsys) == ["stopped"]
 
@@ -362,9 +365,9 @@ def test_ctrl_c_in_a_real_process_leaves_nothing_half_written(tiny, tmp_path):
 
 def test_auto_takes_one_network_or_the_other(tiny, tmp_path, capsys, monkeypatch):
     "The names that are loaded, what the report counts, and that a strength goes to the clean one."
-    load, asked = cli.load_generator, []
-    monkeypatch.setattr(cli, "load_generator", lambda name: (asked.append(name), load(tiny))[1])
-    monkeypatch.setattr(cli, "load_between", lambda name, strength: (asked.append((name, strength)), load(tiny))[1])
+    load, asked = weights.load_generator, []
+    monkeypatch.setattr(weights, "load_generator", lambda name: (asked.append(name), load(tiny))[1])
+    monkeypatch.setattr(weights, "load_between", lambda name, strength: (asked.append((name, strength)), load(tiny))[1])
     y, x = np.mgrid[:64, :64]
     smooth = np.stack([2 * x + y, 190 - x, 3 * y], -1).astype(np.uint8)
     (tmp_path / "in").mkdir()
@@ -408,8 +411,7 @@ def test_test_with_nothing_that_can_be_scored(tmp_path, capsys):
 
 
 def test_test_refuses_to_score_with_a_spoilt_ruler(monkeypatch, tmp_path, capsys):
-    from esrdgan import evaluate
-    monkeypatch.setattr(cli, "certify", evaluate.certify)
+    monkeypatch.setattr(evaluate, "certify", CERTIFY)
     monkeypatch.setitem(evaluate.BICUBIC, "zone plate", 27.2)
     picture(tmp_path / "hr" / "a.png", 64, 48)
     assert cli.main(["test", "--hr", str(tmp_path / "hr"), "--model", "none", "--out", str(tmp_path / "out")]) == 2

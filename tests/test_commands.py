@@ -95,7 +95,7 @@ def test_sigterm_saves_and_returns_143(cfg, tmp_path, monkeypatch, capsys):
 
 
 def test_a_lack_of_memory_is_one_line_in_any_command_and_a_bug_is_not(monkeypatch, capsys):
-    import esrdgan.cli as room
+    import esrdgan.recipes as room
     for error, status in (RuntimeError("CUDA out of memory. Tried"), 2), (MemoryError(), 2), (RuntimeError("a bug"), None):
         def fail(name): raise error
         monkeypatch.setattr(room, "recipe_config", fail)

@@ -1,7 +1,10 @@
 """What must not drift apart: the command's options and the texts that tell of them; today's files and tomorrow's readers (tests/release)."""
 import argparse
 import json
+import os
 import re
+import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -13,9 +16,11 @@ from esrdgan import cli
 from esrdgan.config import config_text, read_config
 from esrdgan.discriminator import VGGDiscriminator
 from esrdgan.generator import RRDBNet
+from esrdgan.inference import PRECISIONS
 from esrdgan.logs import read_lines
+from esrdgan.recipes import RECIPES
 from esrdgan.state import State, load
-from esrdgan.weights import load_generator
+from esrdgan.weights import WEIGHTS, load_generator
 
 RELEASE = Path(__file__).parent / "release"
 OPTION = r"(?<![\w-])--[a-z][a-z-]*(?![\w-])"
@@ -58,6 +63,23 @@ def test_every_option_is_told_of(command):
     "In README.md (made from nbs/index.ipynb) or in the room `cli`."
     text = told(lessons.ROOT / "README.md") + told(lessons.NBS / "tool" / "cli.ipynb")
     assert not untold(commands()[command], text), "tell of them in nbs/index.ipynb, 'The command line'"
+
+
+def test_the_parser_knows_what_the_modules_know():
+    "It repeats a few of their words, for it must not wait for PyTorch."
+    [precision] = [a for a in cli._running()._actions if a.dest == "precision"]
+    assert precision.choices == ["auto", *PRECISIONS]
+    assert cli._KNOWN.split(", ") == [*RECIPES] and {cli.RECIPE, "esrgan"} <= {*RECIPES}
+    assert {cli.MODEL, cli.FAITHFUL, cli.REAL} <= {*WEIGHTS}
+
+
+def test_help_and_the_package_itself_do_not_wait_for_pytorch():
+    "Modules imported, not seconds: a clock would measure the machine."
+    heavy = ("torch", "torchvision", "numpy", "matplotlib", "PIL", "tqdm")
+    for code in ("import esrdgan", "from esrdgan.cli import main; main(['--help'])", "from esrdgan.cli import main; main(['use'])", "from esrdgan.cli import main; main(['train', '--help'])"):
+        script = f"{code}\nimport sys; print([m for m in {heavy} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(lessons.ROOT)))
+        assert done.stdout.splitlines()[-1] == "[]", (code, done.stdout[-200:], done.stderr[-400:])
 
 
 PAGES = [lessons.ROOT / "README.md", lessons.ROOT / "CONTRIBUTING.md", *sorted((lessons.ROOT / "weights").glob("*.md")), *lessons.lessons()]

@@ -1,10 +1,10 @@
-"Every lesson and solution runs from top to bottom in a fresh kernel with the network blocked."
+"Every notebook that test_browser.py does not run as a whole runs here from top to bottom, in a fresh kernel with the network blocked."
 import pytest
 
 import lessons
 
 
-@pytest.mark.parametrize("path", lessons.lessons(), ids=lambda p: str(p.relative_to(lessons.NBS).with_suffix("")))
+@pytest.mark.parametrize("path", lessons.without_browser(), ids=lambda p: str(p.relative_to(lessons.NBS).with_suffix("")))
 def test_lesson_runs(path):
     lessons.run(path)
 
