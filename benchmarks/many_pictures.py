@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from esrdgan.files import png_chunk      # noqa: E402
-from esrdgan.image import encode_png16   # noqa: E402
+from esrdgan.image import encode_png   # noqa: E402
 
 
 def saved(form, mode="RGB", **options):
@@ -51,7 +51,7 @@ def with_chunk(kind, content):
 
 
 def deep(channels):
-    return lambda rgb: encode_png16(np.dstack([rgb, rgb[..., :1]])[..., -channels:].astype(np.uint16) * 257)
+    return lambda rgb: encode_png(np.dstack([rgb, rgb[..., :1]])[..., -channels:].astype(np.uint16) * 257)
 
 
 def page(rgb): return b"<!DOCTYPE html><html>quota exceeded</html>"

@@ -15,6 +15,7 @@ import secrets
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def _beside(path): return path.with_name(f'.{secrets.token_hex(6)}.part')
 
 def atomic_write(
     path:str|Path,   # its folder is made
-    content:bytes,   # the whole file
+    content:bytes|Iterable[bytes],   # the whole file, or its pieces in order
 )->Path:             # `path`
     "Write a file whole or not at all: under another name, forced onto the disk, then renamed. Raises `OSError`."
     path = Path(path)
@@ -33,7 +34,7 @@ def atomic_write(
     part = _beside(path)
     try:
         with open(part, 'xb') as file:
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content: file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

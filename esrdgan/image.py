@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'PictureError', 'UnsupportedKind', 'PictureWarning', 'Picture', 'picture_suffixes', 'read_picture',
-           'read_image', 'Found', 'find_pictures', 'list_pictures', 'encode_png16', 'check_format', 'write_picture',
-           'write_image', 'Sheet', 'compare', 'luma', 'mod_crop', 'quantize', 'show', 'to_float', 'to_uint8',
-           'to_uint16']
+           'read_image', 'Found', 'find_pictures', 'list_pictures', 'png_pieces', 'encode_png', 'check_format',
+           'write_bands', 'write_picture', 'write_image', 'Sheet', 'compare', 'luma', 'mod_crop', 'quantize', 'show',
+           'to_float', 'to_uint8', 'to_uint16']
 
 # %% ../nbs/pictures/image.ipynb #cell-6
 import importlib
@@ -16,6 +16,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -292,18 +293,37 @@ def list_pictures(
     return sorted(found.places)
 
 # %% ../nbs/pictures/image.ipynb #cell-33
-def encode_png16(
-    a:np.ndarray,      # (H, W, C) uint16; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA
-    side:bytes=b'',    # chunks to stand before the pixels, from `png_notes`
+_STRIP = 1 << 24        # bytes that are packed at a time
+
+def png_pieces(
+    bands:Iterable[np.ndarray],   # (some rows, W, C), from top to bottom, uint8 or uint16; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA
+    size:tuple,                   # (height, width) of all together
+    side:bytes=b'',               # chunks to stand before the pixels, from `png_notes`
+)->Iterator[bytes]:               # a PNG file
+    """A PNG (ISO/IEC 15948) of a picture that is never held as a whole. zlib looks for repeated bytes only, not for repeated words (`Z_RLE`):
+    ten times faster than its usual way, for photographs 7 % longer."""
+    packer, above = zlib.compressobj(strategy=zlib.Z_RLE), None
+    for band in bands:
+        depth, channels = 8 * band.itemsize, band.shape[2]
+        rows = max(1, _STRIP // (band.itemsize * size[1] * channels))
+        for strip in (band[k:k + rows] for k in range(0, len(band), rows)):
+            a = np.frombuffer(strip.astype(strip.dtype.newbyteorder('>')).tobytes(), np.uint8).reshape(len(strip), -1)
+            if above is None:
+                header = struct.pack('>IIBBBBB', *size[::-1], depth, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
+                yield b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + side
+                above = np.zeros_like(a[:1])
+            differences = np.diff(a, axis=0, prepend=above)
+            above = a[-1:]
+            packed = packer.compress(np.insert(differences, 0, 2, axis=1).tobytes())      # each row starts with its filter's number
+            if packed: yield png_chunk(b'IDAT', packed)
+    yield png_chunk(b'IDAT', packer.flush()) + png_chunk(b'IEND', b'')
+
+def encode_png(
+    a:np.ndarray,      # (H, W, C), see `png_pieces`
+    side:bytes=b'',    # see there
 )->bytes:              # a PNG file
-    "A 16-bit PNG file (ISO/IEC 15948), which Pillow cannot write in colour."
-    height, width, channels = a.shape
-    rows = np.frombuffer(a.astype('>u2').tobytes(), np.uint8).reshape(height, -1)
-    differences = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
-    pixels = zlib.compress(np.insert(differences, 0, 2, axis=1).tobytes())   # each row starts with its filter's number
-    header = struct.pack('>IIBBBBB', width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
-    parts = [png_chunk(b'IDAT', pixels[k:k + 2**24]) for k in range(0, len(pixels), 2**24)]      # a chunk ends below 2 GB
-    return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + side + b''.join(parts) + png_chunk(b'IEND', b'')
+    "`png_pieces` of a whole picture."
+    return b''.join(png_pieces([a], a.shape[:2], side))
 
 # %% ../nbs/pictures/image.ipynb #cell-37
 _MOST = {'JPEG': 65_535, 'WEBP': 16_383}     # pixels a side
@@ -323,33 +343,53 @@ def check_format(
         raise PictureError(f'{path} cannot be written: {form} holds {_MOST[form]:,} pixels a side at most; name a .png')
     return form
 
-def write_picture(
-    picture:Picture,   # what to write
+def write_bands(
+    bands:Iterable[torch.Tensor],   # (C, some rows, W), from top to bottom, 0..1; C is 1 grey or 3, and 1 more where `picture` has alpha
+    size:tuple,        # (height, width) of all together
+    picture:Picture,   # all but the pixels is taken from here
     path:str|Path,     # the suffix names the format: .png .jpg .webp .tif .bmp
     quality:int=95,    # 1..100, for JPEG and WebP
 )->list[str]:          # what the format could not hold, in words
-    "Write a picture, complete or not at all, with what it says of itself; raises `PictureError`, as where transparency would be lost."
-    path, size = Path(path), tuple(picture.rgb.shape[:0:-1])
+    """Write a picture that comes in bands, complete or not at all, with what it says of itself; a PNG is never held as a whole. Raises `PictureError`,
+    as where transparency would be lost."""
+    path = Path(path)
     form = check_format(picture, path, size)
-    x = picture.rgb.mean(0, keepdim=True) if picture.grey else picture.rgb
-    x = x if picture.alpha is None or form in ('JPEG', 'BMP') else torch.cat([x, picture.alpha])
+    channels = (1 if picture.grey else 3) + (picture.alpha is not None and form not in ('JPEG', 'BMP'))
     fits = picture.icc and picture.icc[16:20] == (b'GRAY' if picture.grey else b'RGB ')   # where a profile names its kind
-    icc, deep = picture.icc if fits else None, picture.bits == 16 and (form == 'PNG' or form == 'TIFF' and len(x) == 1)
-    a = to_uint16(x) if deep else to_uint8(x)
-    try:
-        side, lost = png_notes(picture.notes, size, icc) if form == 'PNG' else pillow_notes(picture.notes, size, form)
-        options = {'JPEG': dict(quality=quality, subsampling=0), 'WEBP': dict(quality=quality)}.get(form, {})
-        if form != 'PNG': data = _encode(a, form, icc_profile=icc, **side, **options)
-        elif deep: data = encode_png16(a, side)
-        else: data = (plain := _encode(a, form))[:33] + side + plain[33:]     # behind the header
-        atomic_write(path, data)
-    except (OSError, ValueError) as error: raise PictureError(f'{path} cannot be written: {error}') from None
-    return lost + ['8 of its 16 bits'] * (picture.bits == 16 and not deep)
+    icc, deep = picture.icc if fits else None, picture.bits == 16 and (form == 'PNG' or form == 'TIFF' and channels == 1)
+    pixels = ((to_uint16 if deep else to_uint8)(band[:channels]) for band in bands)
+    notes = png_notes(picture.notes, size[::-1], icc) if form == 'PNG' else pillow_notes(picture.notes, size[::-1], form)
+    if form == 'PNG': pieces = png_pieces(pixels, size, notes[0])
+    else: pieces = _encoded(path, _whole(pixels, size), form, dict(icc_profile=icc, **notes[0]), quality)
+    try: atomic_write(path, pieces)
+    except OSError as error: raise PictureError(f'{path} cannot be written: {error}') from None
+    return notes[1] + ['8 of its 16 bits'] * (picture.bits == 16 and not deep)
 
-def _encode(a, form, **options):
+def _whole(bands, size):
+    whole, row = None, 0
+    for band in bands:
+        if whole is None: whole = np.empty((*size, band.shape[2]), band.dtype)
+        whole[row:row + len(band)] = band
+        row += len(band)
+    return whole
+
+def _encoded(path, a, form, options, quality):
+    "The file as Pillow writes it."
+    options |= {'JPEG': dict(quality=quality, subsampling=0), 'WEBP': dict(quality=quality)}.get(form, {})
     buffer = io.BytesIO()
-    Image.fromarray(a[..., 0] if a.shape[2] == 1 else a).save(buffer, form, **options)
+    try: Image.fromarray(a[..., 0] if a.shape[2] == 1 else a).save(buffer, form, **options)
+    except (OSError, ValueError) as error: raise PictureError(f'{path} cannot be written: {error}') from None
     return buffer.getvalue()
+
+def write_picture(
+    picture:Picture,   # what to write
+    path:str|Path,     # see `write_bands`
+    quality:int=95,    # see there
+)->list[str]:          # see there
+    "Write a picture that is there as a whole."
+    x = picture.rgb.mean(0, keepdim=True) if picture.grey else picture.rgb
+    x = x if picture.alpha is None else torch.cat([x, picture.alpha])
+    return write_bands([x], tuple(x.shape[1:]), picture, path, quality)
 
 # %% ../nbs/pictures/image.ipynb #cell-38
 def write_image(

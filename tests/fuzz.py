@@ -105,8 +105,8 @@ def pictures():
     buffer = io.BytesIO()
     Image.fromarray(a[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
     yield "x.png", buffer.getvalue()
-    from esrdgan.image import encode_png16
-    yield "x.png", encode_png16(a.astype(np.uint16) * 257, b"profile" * 30)
+    from esrdgan.image import encode_png
+    yield "x.png", encode_png(a.astype(np.uint16) * 257, b"profile" * 30)
 
 
 def ncnn_pairs():

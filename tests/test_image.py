@@ -14,7 +14,7 @@ from skimage.color import rgb2ycbcr
 
 import esrdgan.image as image
 from esrdgan.files import Notes
-from esrdgan.image import (Picture, PictureError, PictureWarning, UnsupportedKind, check_format, compare, encode_png16, find_pictures, list_pictures, luma, mod_crop,
+from esrdgan.image import (Picture, PictureError, PictureWarning, UnsupportedKind, check_format, compare, encode_png, find_pictures, list_pictures, luma, mod_crop,
                            picture_suffixes, quantize, read_image, read_picture, show, to_float, to_uint8, to_uint16, write_image, write_picture)
 from picture_kinds import ADAM7, COLOUR, COLOURS, DEEP, FLAT, GREYS, RGBA, SRGB, deep_grey, deep_tiff, encoded, orientation, png, png_with, raw, saved, tiff
 
@@ -142,7 +142,7 @@ def test_names_beyond_ascii(tmp_path):
 def test_png16_comes_back(channels, size, tmp_path):
     a = np.random.default_rng(channels).integers(0, 65536, (*size, channels), dtype=np.uint16)
     for layout in (a, np.asfortranarray(a), a[::-1]):
-        (tmp_path / "deep.png").write_bytes(encode_png16(layout))
+        (tmp_path / "deep.png").write_bytes(encode_png(layout))
         Image.open(tmp_path / "deep.png").verify()         # every checksum is right
         assert np.array_equal(deep_array(tmp_path / "deep.png"), layout)
 
@@ -151,7 +151,7 @@ def test_png16_comes_back(channels, size, tmp_path):
 def test_png16_against_opencv(channels):
     cv2 = pytest.importorskip("cv2")                       # comes with pyiqa
     a = np.random.default_rng(channels).integers(0, 65536, (31, 17, channels), dtype=np.uint16)
-    theirs = cv2.imdecode(np.frombuffer(encode_png16(a), np.uint8), cv2.IMREAD_UNCHANGED)
+    theirs = cv2.imdecode(np.frombuffer(encode_png(a), np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(theirs.reshape(a.shape), a if channels == 1 else a[..., [2, 1, 0, 3][:channels]])
 
 
