@@ -65,7 +65,7 @@ def use(args:argparse.Namespace)->int:   # paths, what _running() and _results()
     "Enlarge pictures and folders of pictures."
     from esrdgan.distributed import one_first, together
     from esrdgan.image import PictureError
-    from esrdgan.inference import upscale, upscale_folder
+    from esrdgan.inference import upscale_bands, upscale_folder
     found, failed = _find(args.paths, args.recursive)
     if args.scale is not None and (args.width or args.height):
         raise PictureError('--scale and --width or --height both say how large: give one of them')
@@ -76,7 +76,7 @@ def use(args:argparse.Namespace)->int:   # paths, what _running() and _results()
         how = dict(ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
         note = dict(model=Path(args.model).name, strength=args.strength, **how)
         report = whole_report(upscale_folder(
-            model, found.places, args.out, args.scale, partial(upscale, tile=args.tile, **how), args.width, args.height, args.seamless,
+            model, found.places, args.out, args.scale, partial(upscale_bands, tile=args.tile, **how), args.width, args.height, args.seamless,
             args.format, args.quality, args.suffix, args.strip, note, args.overwrite, (world.rank, world.size)), world)
     if world.rank: return 0     # the first tells of all
     named = {*map(Path, args.paths)}

@@ -13,9 +13,11 @@ import os
 import re
 import secrets
 import struct
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,21 +26,32 @@ from PIL import Image
 # %% ../nbs/pictures/files.ipynb #cell-6
 def _beside(path): return path.with_name(f'.{secrets.token_hex(6)}.part')
 
+_IN_MEMORY = 1 << 28        # bytes of a file that is not finished
+
+@contextmanager
+def _collected(pieces, folder):
+    "The pieces, in a file that has no name: whatever ends the process, nothing is left of it."
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder) as file:
+        for piece in pieces: file.write(piece)
+        file.seek(0)
+        yield iter(lambda: file.read(1 << 24), b'')
+
 def atomic_write(
-    path:str|Path,   # its folder is made
-    content:bytes|Iterable[bytes],   # the whole file, or its pieces in order
-)->Path:             # `path`
+    path:str|Path,                   # its folder is made
+    content:bytes|Iterable[bytes],   # the whole file, or its pieces in order; they may take hours
+)->Path:                             # `path`
     "Write a file whole or not at all: under another name, forced onto the disk, then renamed. Raises `OSError`."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
-    try:
-        with open(part, 'xb') as file:
-            for piece in [content] if isinstance(content, bytes) else content: file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    with nullcontext([content]) if isinstance(content, bytes) else _collected(content, path.parent) as pieces:
+        try:
+            with open(part, 'xb') as file:
+                for piece in pieces: file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally: part.unlink(missing_ok=True)
     return path
 
 def check_writable(

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'BLOCKS', 'GRAIN', 'CPU_SIDE', 'MARGIN', 'fill_transparent', 'pick_device', 'pick_precision',
-           'self_ensemble', 'make_consistent', 'finite_pass', 'Auto', 'upscale', 'result_size', 'upscale_picture',
-           'output_names', 'FolderReport', 'model_digest', 'upscale_folder']
+           'self_ensemble', 'make_consistent', 'finite_pass', 'Auto', 'upscale_bands', 'upscale', 'result_size',
+           'picture_bands', 'upscale_picture', 'output_names', 'FolderReport', 'model_digest', 'upscale_folder']
 
 # %% ../nbs/networks/inference.ipynb #cell-5
 import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,9 +27,9 @@ import esrdgan
 from .degrade import blockiness, grain
 from .fetch import sha256
 from .files import check_writable, made_by_us, stripped
-from .image import FORMATS, Picture, UnsupportedKind, check_format, read_picture, write_picture
+from .image import FORMATS, Picture, UnsupportedKind, check_format, read_picture, write_bands
 from .resize import imresize
-from .tiles import SMALLEST, halving, tiled
+from .tiles import SMALLEST, halving, joined, resized_bands, tiled, tiled_bands
 
 # %% ../nbs/networks/inference.ipynb #cell-7
 def fill_transparent(
@@ -150,7 +150,7 @@ class Auto(nn.Module):
 CPU_SIDE = 512    # LR pixels; without `tile`, no pass on a CPU is larger than this squared
 
 @torch.no_grad()
-def upscale(
+def upscale_bands(
     model:nn.Module,           # a generator with `.scale`, or `Auto`, on the device that shall compute
     lr:Tensor,                 # (3, H, W), 0..1, on the CPU
     tile:int=0,                # LR pixels along a side that each pass adds to the result; 0: all of them
@@ -158,21 +158,42 @@ def upscale(
     ensemble:bool=False,       # average over eight orientations: 8 times slower
     precision:str|None=None,   # see `pick_precision`
     consistent:bool=False,     # correct the answer by `make_consistent`
-)->Tensor:                     # (3, H*scale, W*scale) float32 on the CPU, 0..1
+)->Iterator[Tensor]:           # (3, some rows, W*scale) float32 on the CPU, 0..1, from top to bottom
     """Enlarge a picture of any size; only one tile at a time is on the device. When memory runs out, tiles of half the side are tried,
     and `MemoryError` with advice is raised when the smallest do not fit. `ValueError` for arguments that make no sense."""
     if lr.ndim != 3 or 0 in lr.shape: raise ValueError(f'upscale takes one picture (3, H, W), not {tuple(lr.shape)}')
     if tile < 0 or overlap < 0: raise ValueError(f'tile {tile} and overlap {overlap} must not be negative')
     if consistent and model.scale == 1: raise ValueError('consistent: a model that does not enlarge would be corrected away; leave it out')
     if isinstance(model, Auto): model = model.choose(lr)[0]
-    device, size = next(model.parameters(), lr).device, max(lr.shape[1:])
+    device, side, fold = next(model.parameters(), lr).device, max(lr.shape[1:]), getattr(model, 'fold', 1)
     model.to(memory_format=torch.channels_last)
     if not tile and device.type == 'cpu' and lr[0].numel() > CPU_SIDE**2: tile = max(SMALLEST, CPU_SIDE - 2 * overlap)
+    fits = side                                         # a pass of this side has not failed yet
     def enlarge(x):
         x = x[None].to(device)
         sr = finite_pass(model, x, pick_precision(device, precision), ensemble)
         return (make_consistent(sr, x) if consistent else sr)[0]
-    return halving(lambda side: tiled(enlarge, lr, model.scale, side, overlap, getattr(model, 'fold', 1)), min(tile or size, size)).clamp(0, 1)
+    def within_memory(x):
+        nonlocal fits
+        first = min(fits, max(x.shape[1:]))
+        def attempt(part):
+            nonlocal fits
+            if part < first: fits = part
+            return enlarge(x) if part == max(x.shape[1:]) else tiled(enlarge, x, model.scale, part, overlap, fold)
+        return halving(attempt, first)
+    for band in tiled_bands(within_memory, lr, model.scale, min(tile or side, side), overlap, fold): yield band.clamp_(0, 1)
+
+def upscale(
+    model:nn.Module,           # the rest as in `upscale_bands`
+    lr:Tensor,
+    tile:int=0,
+    overlap:int=32,
+    ensemble:bool=False,
+    precision:str|None=None,
+    consistent:bool=False,
+)->Tensor:                     # (3, H*scale, W*scale) float32 on the CPU, 0..1
+    "`upscale_bands`, joined."
+    return joined(upscale_bands(model, lr, tile, overlap, ensemble, precision, consistent), lr.shape[1] * model.scale)
 
 # %% ../nbs/networks/inference.ipynb #cell-30
 MARGIN = 32    # LR pixels from beyond the edge that a seamless texture is enlarged with
@@ -195,37 +216,65 @@ def _wrapped(x, margins, change, size):
     top, left = (m * s // n for m, n, s in zip(margins, x.shape[1:], size))
     return change(x[:, rows][:, :, columns])[:, top:top + size[0], left:left + size[1]]
 
-def _resized(x, size, seamless):
+def _resized_seamless(x, size):
     if tuple(x.shape[1:]) == size: return x
-    if not seamless: return imresize(x, size=size).clamp(0, 1)
     steps = [n // math.gcd(n, s) for n, s in zip(x.shape[1:], size)]                        # whole pixels before and after
     margins = [q * math.ceil((2 * max(1, n / s) + 2) / q) for q, n, s in zip(steps, x.shape[1:], size)]
     whole = tuple((n + 2 * m) * s // n for n, m, s in zip(x.shape[1:], margins, size))
     return _wrapped(x, margins, lambda y: imresize(y, size=whole), size).clamp(0, 1)
 
+def _stacked(*pictures):
+    "The channels of several pictures of one size, each of them in bands of its own, put together."
+    pictures = [iter(bands) for bands in pictures]
+    held = [next(bands) for bands in pictures]
+    while all(x is not None for x in held):
+        rows = min(x.shape[1] for x in held)
+        yield torch.cat([x[:, :rows] for x in held])
+        held = [x[:, rows:] if x.shape[1] > rows else next(bands, None) for x, bands in zip(held, pictures)]
+
+def picture_bands(
+    model:nn.Module,           # a generator
+    picture:Picture,           # from `read_picture`
+    size:tuple,                # (height, width) of the result, from `result_size`
+    enlarge:Callable=upscale_bands, # (model, lr) -> sr, whole or in bands; `partial(upscale_bands, tile=...)` to choose how
+    seamless:bool=False,       # a texture that is laid beside itself: its edges shall meet (it is held as a whole)
+)->Iterator[Tensor]:           # (C, some rows, width), 0..1, from top to bottom, as `write_bands` wants them: grey or RGB, and alpha where there is one
+    "Enlarge what a picture holds. The model draws the edges of alpha as it draws colours; what is opaque or fully transparent stays so exactly."
+    rgb, alpha = picture.rgb, picture.alpha
+    def made(x):
+        bands = enlarge(model, x)
+        return [bands] if isinstance(bands, Tensor) else bands
+    def grow(x):
+        large = tuple(n * model.scale for n in x.shape[1:])
+        if not seamless: return (band.clamp(0, 1) for band in resized_bands(made(x), large, size))
+        return [_resized_seamless(_wrapped(x, (MARGIN, MARGIN), lambda y: joined(made(y), y.shape[1] * model.scale), large), size)]
+    def smooth(x):
+        if seamless: return [_resized_seamless(x, size)]
+        return (band.clamp(0, 1) for band in resized_bands(x.split(256, 1), x.shape[1:], size))
+    if alpha is None: layers = [grow(rgb)]
+    else: layers = [grow(fill_transparent(rgb, alpha)), smooth(alpha)]
+    if alpha is not None and not (alpha.min() == 1 or alpha.max() == 0): layers.append(grow(alpha.expand(3, -1, -1)))
+    for band in _stacked(*layers):
+        colours, opaque, drawn = band[:3], band[3:4], band[4:]
+        if picture.grey: colours = colours.mean(0, keepdim=True)
+        edge = (opaque > 1e-5) & (opaque < 1 - 1e-5)      # imresize leaves 1 - 1e-7 where all is opaque
+        opaque = opaque.round()
+        if len(drawn): opaque = torch.where(edge, drawn.mean(0, keepdim=True), opaque)
+        yield torch.cat([colours, opaque])
+
 def upscale_picture(
     model:nn.Module,           # a generator
     picture:Picture,           # from `read_picture`
     scale:float|None=None,     # enlargement of the result; the model's own when None
-    enlarge:Callable=upscale,  # (model, lr) -> sr; `partial(upscale, tile=...)` to choose how
+    enlarge:Callable=upscale_bands, # see `picture_bands`
     width:int|None=None,       # see `result_size`
     height:int|None=None,      # see `result_size`
-    seamless:bool=False,       # a texture that is laid beside itself: its edges shall meet
+    seamless:bool=False,       # see `picture_bands`
 )->Picture:                    # of `result_size`; grey, bits, colour profile and notes as they were
-    """Enlarge a picture with all it carries. The model draws the edges of alpha as it draws colours; what is opaque or fully transparent
-    stays so exactly. `ValueError` for a scale that is not positive."""
-    rgb, alpha = picture.rgb, picture.alpha
-    size = result_size(rgb.shape[1:], model.scale if scale is None else scale, width, height)
-    def grow(x):
-        if not seamless: return _resized(enlarge(model, x), size, False)
-        return _resized(_wrapped(x, (MARGIN, MARGIN), partial(enlarge, model), [n * model.scale for n in x.shape[1:]]), size, True)
-    if alpha is not None:
-        rgb, smooth = fill_transparent(rgb, alpha), _resized(alpha, size, seamless)
-        edge = (smooth > 1e-5) & (smooth < 1 - 1e-5)      # imresize leaves 1 - 1e-7 where all is opaque
-        alpha = torch.where(edge, grow(alpha.expand(3, -1, -1)).mean(0, keepdim=True), smooth.round()) if edge.any() else smooth.round()
-    rgb = grow(rgb)
-    if picture.grey: rgb = rgb.mean(0, keepdim=True).expand(3, -1, -1)
-    return replace(picture, rgb=rgb, alpha=alpha)
+    "Enlarge a picture with all it carries. `ValueError` for a scale that is not positive."
+    size = result_size(picture.rgb.shape[1:], model.scale if scale is None else scale, width, height)
+    x, colours = joined(picture_bands(model, picture, size, enlarge, seamless), size[0]), 1 if picture.grey else 3
+    return replace(picture, rgb=x[:colours].expand(3, -1, -1), alpha=None if picture.alpha is None else x[colours:])
 
 # %% ../nbs/networks/inference.ipynb #cell-34
 _LONGEST = 255    # bytes of a file's name
@@ -288,10 +337,10 @@ def upscale_folder(
     paths:Iterable[Path],      # pictures, from `list_pictures`, or {picture: its place below `out`} from `find_pictures`
     out:str|Path,              # folder for the results, made if missing
     scale:float|None=None,     # see `upscale_picture`
-    enlarge:Callable=upscale,  # see `upscale_picture`
+    enlarge:Callable=upscale_bands, # see `picture_bands`
     width:int|None=None,       # see `result_size`
     height:int|None=None,      # see `result_size`
-    seamless:bool=False,       # see `upscale_picture`
+    seamless:bool=False,       # see `picture_bands`
     form:str='png',            # see `output_names`
     quality:int=95,            # of JPEG and WebP, 1..100
     mark:str|None=None,        # see `output_names`; None: '_x4', '_w1920', '_1920x1080'
@@ -319,15 +368,16 @@ def upscale_folder(
             if there and not overwrite: report.skipped.append(place); continue
             check_writable(place)
             picture = read_picture(path)
-            check_format(picture, place, result_size(picture.rgb.shape[1:], scale, width, height))
+            size = result_size(picture.rgb.shape[1:], scale, width, height)
+            check_format(picture, place, size)
             notes = replace(stripped(picture.notes) if strip else picture.notes, made=made)
             network, chosen = model, []
             if isinstance(model, Auto):
                 network, name, why = model.choose(picture.rgb)
                 chosen = [name]
                 bar.set_postfix_str(f'{path.name}: {name} ({why})')
-            picture = upscale_picture(network, replace(picture, notes=notes), scale, enlarge, width, height, seamless)
-            left_out = write_picture(picture, place, quality)
+            bands = picture_bands(network, picture, size, enlarge, seamless)
+            left_out = write_bands(bands, size, replace(picture, notes=notes), place, quality)
         except UnsupportedKind as error: report.unread.append((path, str(error)))
         except Exception as error: report.failed.append((path, str(error) or type(error).__name__))   # the other pictures still matter
         else:

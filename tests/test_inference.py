@@ -653,7 +653,7 @@ def test_an_interrupt_leaves_no_half_file(tmp_path, monkeypatch, where):
 def test_running_out_of_memory_is_one_line_in_the_report(tmp_path, monkeypatch):
     def no_memory(*_):
         raise MemoryError("out of memory even with tiles of 32 px: close other programs")
-    monkeypatch.setattr(inference, "upscale_picture", no_memory)
+    monkeypatch.setattr(inference, "picture_bands", no_memory)
     report = upscale_folder(Bicubic(), [small_picture(tmp_path / "a.png")], tmp_path / "out")
     assert "32 px" in report.failed[0][1]
 
