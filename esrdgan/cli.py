@@ -61,6 +61,15 @@ def _find(paths, recursive):
     if not found.places: raise PictureError('; '.join(failed))
     return found, failed
 
+@contextmanager
+def _at_most(pixels):
+    "Inside, larger pictures are refused; None: Pillow's own limit."
+    from PIL import Image
+    usual = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels or usual
+    try: yield
+    finally: Image.MAX_IMAGE_PIXELS = usual
+
 def use(args:argparse.Namespace)->int:   # paths, what _running() and _results() add, overwrite, recursive
     "Enlarge pictures and folders of pictures."
     from esrdgan.distributed import one_first, together
@@ -70,7 +79,7 @@ def use(args:argparse.Namespace)->int:   # paths, what _running() and _results()
     if args.scale is not None and (args.width or args.height):
         raise PictureError('--scale and --width or --height both say how large: give one of them')
     if {*'/\\'} & {*(args.suffix or '')}: raise PictureError(f'--suffix {args.suffix}: a part of a name, without folders')
-    with together(args.device) as world:
+    with together(args.device) as world, _at_most(args.max_pixels):
         with one_first(world): model = _model(args)      # one fetches, the others find it
         Path(args.out).mkdir(parents=True, exist_ok=True)   # what cannot be written to should be known before the first picture is computed
         how = dict(ensemble=args.ensemble, precision=args.precision, consistent=args.consistent)
@@ -327,6 +336,7 @@ def _picture_commands(commands):
     add('--out', default='out', metavar='DIR', help='folder for the results (default out)')
     _results(add)
     add('--overwrite', action='store_true', help='do again what is there already; a file that is no result of ours is never replaced')
+    add('--max-pixels', type=whole_number, metavar='N', help='refuse a picture of more pixels: a small file can claim billions (default 89,478,485)')
     _flat(add)
     add = _command(commands, 'test', score, '--hr Set14/HR --lr Set14/LRbicx4', '--hr photos --model my.pth --against mini-gan --metric lpips', '--hr photos --model none --scale 2', parents=[_running()])
     add('--hr', required=True, metavar='DIR', help='the true pictures')

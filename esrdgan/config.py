@@ -266,12 +266,12 @@ def _sections(path):
 def _refuse_strangers(path, sections, table):
     "`ConfigError` for a section or key that `table` does not name, with the nearest that it does."
     for section, pairs in sections.items():
-        if section not in table: raise ConfigError(f'{path}: [{section}]: no such section; {_suggest(section, list(table))}')
+        if section not in table: raise ConfigError(f'{path}: [{section[:99]}]: no such section; {_suggest(section, list(table))}')
         for key in pairs:
             if key in table[section]: continue
             elsewhere = [f'{key} in [{s}]' for s in table if key in table[s]]
             hint = f'did you mean {" or ".join(elsewhere)}?' if elsewhere else _suggest(key, list(table[section]), [k for s in table.values() for k in s])
-            raise ConfigError(f'{path}: [{section}] {key}: no such key; {hint}')
+            raise ConfigError(f'{path}: [{section}] {key[:99]}: no such key; {hint}')
 
 # %% ../nbs/tool/config.ipynb #cell-24
 def expand_paths(

@@ -217,7 +217,7 @@ def read_picture(
             found = _fields(path)
     except PictureError: raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(f'{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: cut it into smaller pictures') from None
+        raise PictureError(f'{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: allow more (--max-pixels), or cut it into smaller pictures') from None
     except Image.UnidentifiedImageError:
         raise PictureError(f'{path} is not a picture of a known kind (PNG, JPEG, WebP, TIFF, GIF, BMP, ...)') from None
     except MemoryError: raise PictureError(f'{path} does not fit into memory') from None

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'BLOCKS', 'GRAIN', 'CPU_SIDE', 'MARGIN', 'fill_transparent', 'pick_device', 'pick_precision',
            'self_ensemble', 'make_consistent', 'finite_pass', 'Auto', 'upscale_bands', 'upscale', 'result_size',
-           'picture_bands', 'upscale_picture', 'output_names', 'FolderReport', 'model_digest', 'upscale_folder']
+           'picture_bands', 'upscale_picture', 'output_names', 'FolderReport', 'model_digest', 'memory_needed',
+           'upscale_folder']
 
 # %% ../nbs/networks/inference.ipynb #cell-5
 import hashlib
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -332,6 +334,21 @@ def _settle(target, made, taken):
         of_this = there and (there.get('from') == made['from'] or there.get('source') == made['source'])
         if of_this or not os.path.lexists(path): return path, False
 
+_LARGE = 1 << 26      # pixels of a result; for more, the memory is told of
+
+def memory_needed(
+    size:tuple,        # (height, width) of a picture
+    scale:int,         # of the model
+    result:tuple,      # (height, width) of the result
+    alpha:bool=False,
+    form:str='png',    # of the result; all but a PNG is held as a whole
+)->float:              # GB
+    "About how much memory a whole process takes to enlarge a picture on a CPU, tiles as usual (measured: `benchmarks/memory.md`)."
+    read = 2 * (16 if alpha else 12) * size[0] * size[1]
+    band = (2 if alpha else 1) * 1.3 * 12 * scale**2 * min(size[0], CPU_SIDE) * size[1]
+    whole = 0 if form == 'png' else 2 * (4 if alpha else 3) * result[0] * result[1]
+    return 1.2 + (read + band + whole) / 1e9
+
 def upscale_folder(
     model:nn.Module,           # a generator
     paths:Iterable[Path],      # pictures, from `list_pictures`, or {picture: its place below `out`} from `find_pictures`
@@ -370,6 +387,9 @@ def upscale_folder(
             picture = read_picture(path)
             size = result_size(picture.rgb.shape[1:], scale, width, height)
             check_format(picture, place, size)
+            if math.prod(size) > _LARGE:
+                need = memory_needed(picture.rgb.shape[1:], model.scale, size, picture.alpha is not None, place.suffix[1:])
+                bar.write(f'{path.name}: {size[1]:,} x {size[0]:,} pixels, about {need:.1f} GB of memory', file=sys.stderr)
             notes = replace(stripped(picture.notes) if strip else picture.notes, made=made)
             network, chosen = model, []
             if isinstance(model, Auto):

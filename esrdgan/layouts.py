@@ -100,7 +100,7 @@ def _chosen(found):
     if not networks:
         ways = [(bool({*way} & {*_OUTER}), len(state), state) for way, state in _dictionaries(found)]
         state = max(ways, key=lambda w: w[:2], default=[{}])[-1]
-        while len(heads := {k.partition('.')[0] for k in state}) == 1 and re.fullmatch('module|model|generator|net_?[a-zA-Z]?', head := heads.pop()):
+        while len(heads := {k.partition('.')[0] for k in state}) == 1 and re.fullmatch('module|model|generator|net_?[a-zA-Z]?', head := heads.pop()) and head not in state:
             state = {k.removeprefix(f'{head}.'): v for k, v in state.items()}
         return state
     def rank(where): return 0 if re.search(r'(?<![a-z])ema(?![a-z])', where.lower()) else 1 + next((i for i, o in enumerate(_OUTER) if o in where.split('.')), len(_OUTER))

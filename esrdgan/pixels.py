@@ -19,7 +19,7 @@ def to_float(
 )->torch.Tensor:        # (C, H, W) float32, 0..1
     "Whole numbers to a float tensor; raises `TypeError` for any other type, because nobody knows where its white is."
     if array.dtype not in (np.uint8, np.uint16): raise TypeError(f'to_float takes uint8 or uint16, not {array.dtype}')
-    x = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max)
+    x = torch.from_numpy(array.astype(np.float32)).div_(np.iinfo(array.dtype).max)
     return (x[..., None] if x.ndim == 2 else x).permute(2, 0, 1).contiguous()
 
 # %% ../nbs/02_pixels.ipynb #cell-12

@@ -46,6 +46,8 @@ def blend_weights(
     return [w / total[a * scale:b * scale] for w, (a, b) in zip(weights, spans)]
 
 # %% ../nbs/networks/tiles.ipynb #cell-17
+_ROWS = 256     # of a band at most, so that what is made of one is small
+
 def tiled_bands(
     enlarge:Callable,  # (3, h, w) -> (3, h*scale, w*scale), on any device
     lr:Tensor,         # (3, H, W), on the CPU
@@ -56,7 +58,7 @@ def tiled_bands(
 )->Iterator[Tensor]:   # (3, some rows, W*scale) float32, on the CPU; one below the other they are (3, H*scale, W*scale)
     "Enlarge a picture tile by tile; of the result, one row of tiles is held at a time. In a terminal a bar shows when it takes longer than three seconds."
     height, width = lr.shape[-2:]
-    lr = F.pad(lr[None], (0, -width % multiple, 0, -height % multiple), mode='replicate')[0]
+    if height % multiple or width % multiple: lr = F.pad(lr[None], (0, -width % multiple, 0, -height % multiple), mode='replicate')[0]
     axes = [tile_spans(n, tile, overlap, multiple) for n in lr.shape[-2:]]
     down, across = (list(zip(spans, blend_weights(spans, scale))) for spans in axes)
     starts = [top for (top, _), _ in down] + [height]
@@ -70,7 +72,8 @@ def tiled_bands(
                 bar.update()
             done = (finished - top) * scale
             begun = band[:, done:].clone()
-            if done: yield band[:, :done, :width * scale]
+            for row in range(0, done, _ROWS): yield band[:, row:min(row + _ROWS, done), :width * scale].clone()   # a view would keep all of `band`
+            del band
 
 def joined(
     bands:Iterable[Tensor],   # (C, some rows, W)

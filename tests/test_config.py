@@ -334,3 +334,11 @@ def test_a_recipe_of_numbers_reaches_the_loop():
 def test_an_unknown_recipe():
     with pytest.raises(ConfigError, match="did you mean esrgan"):
         recipe_config("ersgan")
+
+
+@pytest.mark.parametrize("text", ["[" + "x" * 5000 + "]\na = 1\n", "[run]\n" + "x" * 5000 + " = 1\n"])
+def test_a_name_without_end_does_not_fill_the_screen(text, tmp_path):
+    (tmp_path / "a.ini").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="no such") as refused:
+        read_config(tmp_path / "a.ini")
+    assert len(str(refused.value)) < 600 + len(str(tmp_path))

@@ -21,7 +21,7 @@ from esrdgan.files import Notes, made_by_us
 from esrdgan.image import Picture, find_pictures, list_pictures, quantize, read_image, read_picture, to_uint16, write_picture
 from esrdgan.inference import (
     CPU_SIDE, Auto, fill_transparent, finite_pass, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
-    upscale, upscale_folder, upscale_picture)
+    memory_needed, picture_bands, result_size, upscale, upscale_bands, upscale_folder, upscale_picture)
 from esrdgan.resize import imresize, nearest
 from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
 
@@ -678,3 +678,67 @@ def test_x4plus_draws_the_edge_of_a_mask_better_than_bicubic(data_root):
     small = imresize(mask, .25).clamp(0, 1)
     out = upscale_picture(load_generator("x4plus"), Picture(torch.zeros(3, 96, 96), small), enlarge=EXACT).alpha
     assert db(out, mask) > db(imresize(small, 4).clamp(0, 1), mask) + 3
+
+
+# --- results that leave in bands ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("scale", [None, 2, 4.7])
+@pytest.mark.parametrize("kind", ["rgb", "grey", "alpha"])
+def test_a_file_written_in_bands_is_what_one_go_makes(kind, scale, bits, net, tmp_path):
+    "The oracle: enlarged as a whole, resized as a whole, rounded as a whole. Other order of the two axes of `imresize`: one step of 16 bits, or a rounding to 8 bits that falls the other way."
+    torch.manual_seed(0)
+    rgb = torch.rand(3, 150, 61) if kind != "grey" else torch.rand(1, 150, 61).expand(3, -1, -1)
+    alpha = (torch.rand(1, 150, 61) * 3 - 1).clamp(0, 1) if kind == "alpha" else None
+    write_picture(Picture(rgb, alpha, kind == "grey", bits), tmp_path / "a.png")
+    source = read_picture(tmp_path / "a.png")
+    how = partial(upscale_bands, precision="fp32", tile=40, overlap=16)
+    report = upscale_folder(net, [tmp_path / "a.png"], tmp_path / "out", scale, how)
+    made = read_picture(report.done[0])
+    size = result_size((150, 61), scale or 4)
+    whole = lambda x: imresize(upscale(net, x, precision="fp32", tile=40, overlap=16), size=size).clamp(0, 1)
+    colours = whole(source.rgb if alpha is None else fill_transparent(source.rgb, source.alpha))
+    if kind == "grey": colours = colours.mean(0, keepdim=True).expand(3, -1, -1)
+    near = (1.01 / 65535 if bits == 16 else 1.01 / 255)
+    apart = (made.rgb - (colours * (2**bits - 1)).round() / (2**bits - 1)).abs()
+    assert made.bits == bits and made.grey == (kind == "grey") and apart.max() <= near and (apart > 0).float().mean() < (.05 if bits == 16 else .001)
+    if scale is None: assert apart.max() == 0
+    if alpha is not None:
+        smooth = imresize(source.alpha, size=size).clamp(0, 1)
+        expected = torch.where((smooth > 1e-5) & (smooth < 1 - 1e-5), whole(source.alpha.expand(3, -1, -1)).mean(0, keepdim=True), smooth.round())
+        assert (made.alpha - expected).abs().max() <= near and made.alpha.min() == 0 and made.alpha.max() == 1
+
+
+def test_the_first_band_leaves_before_the_last_tile_is_made():
+    "And none is taller than 256 rows, however tall the tiles."
+    passes = []
+    class Counting(Bicubic):
+        def forward(self, x): passes.append(x.shape); return super().forward(x)
+    picture = Picture(torch.rand(3, 400, 20), torch.rand(1, 400, 20))
+    bands = picture_bands(Counting(), picture, (1600, 80), partial(upscale_bands, tile=100, overlap=8))
+    first = next(bands)
+    assert first.shape[0] == 4 and first.shape[1] <= 256 and len(passes) == 2       # one of colours, one of alpha; of four each
+    rest = list(bands)
+    assert len(passes) == 8 and first.shape[1] + sum(b.shape[1] for b in rest) == 1600 and max(b.shape[1] for b in rest) <= 256
+
+
+def test_a_tile_that_does_not_fit_is_cut_and_the_next_ones_are_cut_at_once():
+    failed = []
+    class Small(Bicubic):
+        def forward(self, x):
+            if x[0, 0].numel() > 60**2:
+                failed.append(x.shape)
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+    lr = torch.rand(3, 200, 80)
+    made = upscale(Small(), lr, tile=70, overlap=8)
+    assert torch.allclose(made, imresize(lr, 4).clamp(0, 1), atol=1e-5)
+    assert failed == [(1, 3, 83, 48)]        # the first of six that is too large: (75, 48), (83, 48), (75, 48), twice each
+
+
+def test_a_large_result_tells_its_memory_before_it_is_made(net, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "_LARGE", 40 * 40 - 1)
+    write_picture(Picture(torch.rand(3, 10, 10)), tmp_path / "a.png")
+    upscale_folder(net, [tmp_path / "a.png"], tmp_path / "out")
+    assert "a.png: 40 x 40 pixels, about 1.2 GB of memory" in capsys.readouterr().err
+    assert memory_needed((3000, 4000), 4, (12000, 16000), form="jpg") > memory_needed((3000, 4000), 4, (12000, 16000)) + 1

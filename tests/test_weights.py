@@ -498,6 +498,12 @@ def test_which_of_several_is_not_guessed(found, names):
     assert names in message(lambda: unwrap(found))
 
 
+@pytest.mark.parametrize("name", ["model", "module", "netG", "generator"])
+def test_a_tensor_that_is_called_like_a_wrapping_is_no_endless_search(name):
+    for state in ({name: torch.ones(3)}, {name: torch.ones(3), f"{name}.weight": torch.ones(3)}, {f"{name}.{name}": torch.ones(3)}):
+        assert [*unwrap(state)]
+
+
 def test_the_same_dictionary_twice_and_a_circle():
     same(unwrap({"model": PLAIN, "again": PLAIN}))
     circle = {"net": PLAIN}
