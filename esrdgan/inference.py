@@ -337,17 +337,19 @@ def _settle(target, made, taken):
 _LARGE = 1 << 26      # pixels of a result; for more, the memory is told of
 
 def memory_needed(
+    model:nn.Module,
     size:tuple,        # (height, width) of a picture
-    scale:int,         # of the model
     result:tuple,      # (height, width) of the result
     alpha:bool=False,
     form:str='png',    # of the result; all but a PNG is held as a whole
 )->float:              # GB
     "About how much memory a whole process takes to enlarge a picture on a CPU, tiles as usual (measured: `benchmarks/memory.md`)."
-    read = 2 * (16 if alpha else 12) * size[0] * size[1]
-    band = (2 if alpha else 1) * 1.3 * 12 * scale**2 * min(size[0], CPU_SIDE) * size[1]
+    (height, width), larger, features = size, model.scale**2, getattr(model, 'config', {}).get('n_features', 64)
+    read = 2 * (16 if alpha else 12) * height * width
+    one_pass = 8 * features * larger * min(CPU_SIDE, height) * min(CPU_SIDE, width)
+    band = (2 if alpha else 1) * 1.3 * 12 * larger * min(CPU_SIDE, height) * width
     whole = 0 if form == 'png' else 2 * (4 if alpha else 3) * result[0] * result[1]
-    return 1.2 + (read + band + whole) / 1e9
+    return 1.2 + (read + one_pass + band + whole) / 1e9
 
 def upscale_folder(
     model:nn.Module,           # a generator
@@ -388,7 +390,7 @@ def upscale_folder(
             size = result_size(picture.rgb.shape[1:], scale, width, height)
             check_format(picture, place, size)
             if math.prod(size) > _LARGE:
-                need = memory_needed(picture.rgb.shape[1:], model.scale, size, picture.alpha is not None, place.suffix[1:])
+                need = memory_needed(model, picture.rgb.shape[1:], size, picture.alpha is not None, place.suffix[1:])
                 bar.write(f'{path.name}: {size[1]:,} x {size[0]:,} pixels, about {need:.1f} GB of memory', file=sys.stderr)
             notes = replace(stripped(picture.notes) if strip else picture.notes, made=made)
             network, chosen = model, []
