@@ -17,7 +17,7 @@ from .config import Config, ConfigError
 from .data import DataError, Pairs, batches
 from .degrade import degrade
 from .discriminator import UNetDiscriminator, VGGDiscriminator
-from .features import edge_vgg16_small, vgg16, vgg19
+from .features import edge_vgg16_small, lpips_vgg16, vgg16, vgg19
 from .generator import RRDBNet
 from .image import list_pictures
 from .inference import pick_device, pick_precision
@@ -62,8 +62,8 @@ def build(
     if start: _fill(generator, start)
     features = None
     if settings.perceptual_weight:
-        make = dict(vgg19=vgg19, vgg16=vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
-        features = make(*[config.features.layers] * bool(config.features.layers)).to(device)
+        make = dict(vgg19=vgg19, vgg16=vgg16, lpips_vgg16=lpips_vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
+        features = make(*[config.features.layers] * bool(config.features.layers)).to(device, memory_format=torch.channels_last)
     return State(generator.to(device), discriminator.to(device) if settings.adversarial_weight else None, features,
         dict(l1=l1, l2=l2, charbonnier=charbonnier)[config.losses.pixel], ADVERSARIAL[config.losses.adversarial], config.run.seed, config.training.betas,
         pick_precision(device, config.training.precision), config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])

@@ -75,7 +75,7 @@ class Data:
 @dataclass
 class Features:
     "The perceptual network."
-    network:str = setting('vgg19', 'vgg19 (fetched by torchvision), vgg16 (fetched), edge_vgg16_small (shipped) or none')
+    network:str = setting('vgg19', 'vgg19 (fetched by torchvision), vgg16 (fetched), lpips_vgg16 (fetched: its five layers, compared as LPIPS does), edge_vgg16_small (shipped) or none')
     layers:dict = setting({}, 'layer: weight, layer: weight, ...; empty: the deepest layer')
 
 @dataclass
@@ -149,7 +149,7 @@ class Config:
 
 # %% ../nbs/tool/config.ipynb #cell-16
 LAYERS = dict(vgg19=(0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), vgg16=(0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-              edge_vgg16_small=(0, 2, 5, 7, 10, 12, 14), none=())
+              lpips_vgg16=(), edge_vgg16_small=(0, 2, 5, 7, 10, 12, 14), none=())
 CHOICES = dict(scale=(1, 2, 4, 8), lff_kernel=(1, 3), hr_kernel=(3, 5), kernel=(3, 5), kind=('vgg', 'unet', 'none'), norm=('batch', 'instance', 'spectral', 'none'),
     network=tuple(LAYERS), pixel=('l1', 'l2', 'charbonnier'), adversarial=tuple(ADVERSARIAL), optimizer=('adam', 'muon'), precision=('auto', 'fp32', 'bf16', 'fp16'),
     schedule=SCHEDULES, instance_noise_decay=DECAYS, preset=tuple(PRESETS))

@@ -49,13 +49,14 @@ def consistency(
     return l1(imresize(sr, 1 / scale), imresize(hr, 1 / scale))
 
 def perceptual(
-    features:Callable,   # x -> list of feature maps, with `.weights`: one weight per map (lesson 10)
+    features:Callable,   # x -> list of feature maps, with `.weights`, one per map, and perhaps `.squared` (lesson 10)
     sr:Tensor,           # (B, 3, H, W), 0..1
     hr:Tensor,           # the same shape; gets no graph
 )->Tensor:               # scalar
-    "Weighted sum over layers of the L1 distance between feature maps (Johnson et al. 2016, arXiv 1603.08155; L1 as in ESRGAN)."
+    "Weighted sum over layers of the distance between feature maps (Johnson et al. 2016, arXiv 1603.08155): L1 as in ESRGAN, or L2 where they say `squared`."
+    distance = l2 if getattr(features, 'squared', False) else l1
     with torch.no_grad(): target = features(hr)
-    return sum(w * l1(a.float(), b.float()) for w, a, b in zip(features.weights, features(sr), target))
+    return sum(w * distance(a.float(), b.float()) for w, a, b in zip(features.weights, features(sr), target))
 
 # %% ../nbs/11_losses.ipynb #cell-13
 def cross_entropy(

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision import models
 
 from esrdgan import features
-from esrdgan.features import REAL_ESRGAN, FeatureError, FeatureNet, edge_vgg16_small, fetch_vgg16, layer_names, vgg16, vgg19
+from esrdgan.features import REAL_ESRGAN, FeatureError, FeatureNet, LpipsNet, edge_vgg16_small, fetch_vgg16, layer_names, lpips_vgg16, vgg16, vgg19
 from esrdgan.fetch import FetchError, sha256
 from esrdgan.image import read_image
+from esrdgan.losses import perceptual
 from esrdgan.degrade import blur, gaussian_kernel
 from esrdgan.weights import WeightsError, find_weights, load_generator
 from lessons import ROOT
@@ -104,6 +106,7 @@ def test_unknown_layers_are_refused_with_the_list(layers):
 # the trunk out of the package
 
 WIDTHS = 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512
+JUDGED = 64, 128, 256, 512, 512
 
 
 def box(seed=0):
@@ -112,7 +115,8 @@ def box(seed=0):
     for i, b in enumerate(WIDTHS):
         convs[f"Conv_{i}"] = dict(kernel=rng.normal(0, (2 / (9 * a)) ** .5, (3, 3, a, b)).astype("float32"), bias=rng.normal(0, .1, b).astype("float32"))
         a = b
-    return {"VGG16_0": convs}
+    judges = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": rng.uniform(0, 1, (1, 1, c, 1)).astype("float32")}} for i, c in enumerate(JUDGED)}
+    return {"VGG16_0": convs} | judges
 
 
 @pytest.fixture
@@ -127,6 +131,29 @@ def played(monkeypatch):
     content, asked = box(), []
     monkeypatch.setattr(features, "boxed_arrays", lambda name: asked.append(name) or content)
     return content["VGG16_0"], asked
+
+
+def test_lpips_as_a_loss_is_what_torchmetrics_computes(cache, played):
+    "Its plan and its way to compare, with the numbers of our box in it: the five layers, the unit vectors, the channels' weights."
+    theirs = _LPIPS(net="vgg", pnet_rand=True)
+    ours = lpips_vgg16()
+    state = ours.trunk.state_dict()
+    theirs.net.load_state_dict({key: state[".".join(key.split(".")[-2:])] for key in theirs.net.state_dict()})
+    for i, found in enumerate(ours.layers):
+        getattr(theirs, f"lin{i}").model[-1].weight.data = getattr(ours, f"judge{found}").square()
+    a, b = torch.rand(2, 3, 48, 64), torch.rand(2, 3, 48, 64)
+    with torch.no_grad():
+        assert float(perceptual(ours, a, b)) == pytest.approx(float(theirs(a, b, normalize=True).mean()), rel=1e-3)
+        assert float(perceptual(ours, a, a)) == 0
+    assert not ours.training and not any(p.requires_grad for p in ours.parameters())
+
+
+def test_lpips_as_a_loss_has_a_slope_where_nothing_responds():
+    net = LpipsNet(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), {0: torch.ones(4)}, (0.,) * 3, (1.,) * 3)
+    torch.nn.init.zeros_(net.trunk[0].bias)
+    x = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    slope, = torch.autograd.grad(perceptual(net, x, torch.rand(1, 3, 8, 8)), x)
+    assert torch.isfinite(slope).all()
 
 
 def test_vgg16_is_what_the_package_computes(cache, played):
