@@ -54,7 +54,8 @@ def variant(name, device):
             return peer(lr[None].to(device))[0].cpu()
         return run
     if name == COMPILED:
-        return lambda lr, model=torch.compile(model): upscale(model, lr, precision="fp32")
+        model.trunk, model.paint = torch.compile(model.trunk), torch.compile(model.paint)
+        return lambda lr: upscale(model, lr, precision="fp32")
     return lambda lr: upscale(model, lr, **OURS[name])
 
 

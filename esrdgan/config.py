@@ -15,6 +15,7 @@ import inspect
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
@@ -23,6 +24,7 @@ from pathlib import Path
 from .ancestor import DEAD, RENAMED, SECTIONS, translate
 from .degrade import PRESETS, Round
 from .discriminator import VGGDiscriminator
+from .files import atomic_write
 from .generator import RRDBNet
 from .losses import ADVERSARIAL
 from .train import Settings
@@ -311,12 +313,11 @@ def write_config(
     "Write every setting, each with a comment, whole or not at all. Raises `ConfigError` for settings that would not come back."
     path = Path(path)
     check_config(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try:
-        part.write_text(config_text(config), encoding='utf-8')
-        try: same = read_config(part) == expand_paths(config)
+    text = config_text(config)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, 'config.ini')
+        copy.write_text(text, encoding='utf-8')
+        try: same = read_config(copy) == expand_paths(config)
         except ConfigError: same = False
-        if not same: raise ConfigError(f'{path}: a setting holds what an .ini file cannot (a space at its end, a line break); nothing was written')
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    if not same: raise ConfigError(f'{path}: a setting holds what an .ini file cannot (a space at its end, a line break); nothing was written')
+    atomic_write(path, text.encode())

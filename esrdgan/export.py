@@ -6,13 +6,14 @@
 __all__ = ['SHAPES', 'TOLERANCE', 'onnx_difference', 'export_onnx']
 
 # %% ../nbs/networks/export.ipynb #cell-11
-import json, os, warnings
+import json, warnings
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
+from .files import atomic_write
 from .generator import RRDBNet
 
 def _package(name):
@@ -89,10 +90,5 @@ def export_onnx(
     difference = onnx_difference(data, plain)
     if not difference <= TOLERANCE:             # not a number is wrong too
         raise ValueError(f'{path}: the graph differs from PyTorch by {difference:.1g}, more than {TOLERANCE:g}; nothing was written')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    atomic_write(path, data)
     return difference

@@ -30,19 +30,29 @@ def spread(
 
 # %% ../nbs/07_generator.ipynb #cell-21
 class _Forward(nn.Module):
+    def trunk(self,
+        x:Tensor,   # (B, in_channels, H, W), 0..1
+    )->Tensor:      # (B, n_features, H, W); with `unshuffle` sides divided by the fold, rounded up
+        "What is known of the small picture, at its size."
+        if self.fold > 1:
+            x = F.pad(x, (0, -x.shape[-1] % self.fold, 0, -x.shape[-2] % self.fold), mode='replicate')
+            x = F.pixel_unshuffle(x, self.fold)
+        x = self.conv_first(x)
+        return x + self.conv_body(self.body(x))
+
+    def paint(self,
+        x:Tensor,   # (B, n_features, h, w), from `trunk`
+    )->Tensor:      # (B, out_channels, h*4, w*4) at scale 4
+        "The large picture."
+        for i in range(self.n_up): x = getattr(self, f'conv_up{i + 1}')(x)
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), self.slope, inplace=True))
+
     def forward(self,
         x:Tensor,   # (B, in_channels, H, W), 0..1
     )->Tensor:      # (B, out_channels, H*scale, W*scale), near 0..1 once trained, not clamped
         "Enlarge a batch of pictures."
         height, width = x.shape[-2:]
-        if self.fold > 1:
-            x = F.pad(x, (0, -width % self.fold, 0, -height % self.fold), mode='replicate')
-            x = F.pixel_unshuffle(x, self.fold)
-        x = self.conv_first(x)
-        x = x + self.conv_body(self.body(x))
-        for i in range(self.n_up): x = getattr(self, f'conv_up{i + 1}')(x)
-        x = self.conv_last(F.leaky_relu(self.conv_hr(x), self.slope, inplace=True))
-        return x[..., :height * self.scale, :width * self.scale]
+        return self.paint(self.trunk(x))[..., :height * self.scale, :width * self.scale]
 
 # %% ../nbs/07_generator.ipynb #cell-22
 def _check(scale, unshuffle, hr_kernel):

@@ -140,7 +140,7 @@ def _measure(validator, state, asked, world):
     def another_pass(*_):
         if any(everyone(bool(asked), world)): raise _LeaveMeasuring
     if world.rank == 0:
-        hook = state.ema.register_forward_pre_hook(another_pass)
+        hook = state.ema.conv_first.register_forward_pre_hook(another_pass)
         try: found = validator(state.ema)
         except _LeaveMeasuring: return False
         finally: hook.remove()

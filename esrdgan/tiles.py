@@ -52,14 +52,15 @@ def tiled_bands(
     enlarge:Callable,  # (3, h, w) -> (3, h*scale, w*scale), on any device
     lr:Tensor,         # (3, H, W), on the CPU
     scale:int,         # of `enlarge`
-    tile:int,          # LR pixels along a side that each pass adds
+    tile:int|tuple,    # LR pixels along a side that each pass adds, or (rows, columns)
     overlap:int,       # LR pixels of context on each side
     multiple:int=1,    # sides and positions of a pass are multiples of this
 )->Iterator[Tensor]:   # (3, some rows, W*scale) float32, on the CPU; one below the other they are (3, H*scale, W*scale)
     "Enlarge a picture tile by tile; of the result, one row of tiles is held at a time. In a terminal a bar shows when it takes longer than three seconds."
     height, width = lr.shape[-2:]
     if height % multiple or width % multiple: lr = F.pad(lr[None], (0, -width % multiple, 0, -height % multiple), mode='replicate')[0]
-    axes = [tile_spans(n, tile, overlap, multiple) for n in lr.shape[-2:]]
+    tile = (tile, tile) if isinstance(tile, int) else tile
+    axes = [tile_spans(n, side, overlap, multiple) for n, side in zip(lr.shape[-2:], tile)]
     down, across = (list(zip(spans, blend_weights(spans, scale))) for spans in axes)
     starts = [top for (top, _), _ in down] + [height]
     begun = torch.zeros(3, 0, lr.shape[-1] * scale)             # rows that the next tiles add to

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTS', 'interpolate', 'save_generator', 'read_state', 'Card', 'find_weights', 'load_generator', 'load_between']
 
 # %% ../nbs/networks/weights.ipynb #cell-2
-import difflib, json, math, os, pickle, re, warnings
+import difflib, json, math, pickle, re, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from .fetch import FetchError, cache_folder, download, expanded, own_weights, wheel_member
+from .files import atomic_write
 from .generator import RRDBNet
 from .layouts import WeightsError, check_state, empty_network, infer_config, kind_of, read_ncnn, rename, unwrap
 
@@ -49,13 +50,7 @@ def save_generator(
     state = {k: v.detach().to('cpu', torch.float16 if half else torch.float32).contiguous() for k, v in model.state_dict().items()}
     for key, value in state.items():
         if not value.isfinite().all(): raise WeightsError(f'{path}: {key} holds NaN, infinity or what {value.dtype} cannot hold; nothing was written')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try:
-        part.write_bytes(save(state, metadata={'esrdgan': json.dumps(model.config)}))     # one note: of two, safetensors would shuffle the order
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
-    return path
+    return atomic_write(path, save(state, metadata={'esrdgan': json.dumps(model.config)}))    # one note: of two, safetensors would shuffle the order
 
 # %% ../nbs/networks/weights.ipynb #cell-21
 def _read(path):

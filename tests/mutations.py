@@ -52,7 +52,7 @@ MUTATIONS = [
     Mutation("L2 is L1", "losses", "return (sr - hr).square().mean()", "return (sr - hr).abs().mean()", f"{LOSSES} -k pixel_losses"),
     Mutation("Charbonnier without its square root", "losses", "+ eps**2).sqrt().mean()", "+ eps**2).mean()", f"{LOSSES} -k 'pixel_losses or charbonnier'"),
     Mutation("consistency compares whole pictures", "losses", "return l1(imresize(sr, 1 / scale), imresize(hr, 1 / scale))", "return l1(sr, hr)", f"{LOSSES} -k consistency"),
-    Mutation("the perceptual loss forgets its weights", "losses", "return sum(w * l1(", "return sum(l1(", f"{LOSSES} -k perceptual"),
+    Mutation("the perceptual loss forgets its weights", "losses", "return sum(w * distance(", "return sum(distance(", f"{LOSSES} -k perceptual"),
     Mutation("cross entropy counts the other label", "losses", "return label * F.softplus(-logits) + (1 - label)", "return label * F.softplus(logits) + (1 - label)", f"{LOSSES} -k cross_entropy"),
     Mutation("G's loss saturates", "losses", "return cross_entropy(d_fake, 1.).mean()", "return -cross_entropy(d_fake, 0.).mean()", f"{LOSSES} -k both_players"),
     Mutation("the saturating loss with the wrong sign", "losses", "return -cross_entropy(d_fake, 0.).mean()", "return cross_entropy(d_fake, 0.).mean()", f"{LOSSES} -k both_players"),

@@ -20,7 +20,7 @@ from esrdgan.generator import RRDBNet
 from esrdgan.files import Notes, made_by_us
 from esrdgan.image import Picture, find_pictures, list_pictures, quantize, read_image, read_picture, to_uint16, write_picture
 from esrdgan.inference import (
-    CPU_SIDE, Auto, fill_transparent, finite_pass, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
+    CPU_SIDE, HALO, STRIP, Auto, cpu_tile, fill_transparent, finite_pass, in_strips, make_consistent, model_digest, output_names, pick_device, pick_precision, result_size, self_ensemble,
     memory_needed, picture_bands, result_size, upscale, upscale_bands, upscale_folder, upscale_picture)
 from esrdgan.resize import imresize, nearest
 from esrdgan.tiles import SMALLEST, blend_weights, halving, out_of_memory, tile_spans, tiled
@@ -114,6 +114,15 @@ def test_only_tiles_reach_the_model(photo):
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("overlap", [0, 8, 32])
+@pytest.mark.parametrize("size", [(512, 512), (100, 2621), (1, 10**6), (10**6, 1), (10**6, 3), (513, 512), (1000, 700), (3000, 4000), (2000, 1025), (9000, 12000), (150, 2000)], ids=str)
+def test_passes_on_a_cpu_are_small_and_rather_wide_than_tall(size, overlap):
+    rows, columns = (max(b - a for a, b in tile_spans(n, side, overlap)) for n, side in zip(size, cpu_tile(size, overlap)))
+    assert rows * columns <= CPU_SIDE**2
+    assert (rows, columns) == size or columns == size[1] or rows <= 256 and columns > 500
+    if size[0] * size[1] > 2 * CPU_SIDE**2: assert rows * columns > CPU_SIDE**2 // 4       # and not too small
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (5, 64)])
 @pytest.mark.parametrize("sizes", [dict(scale=4), dict(scale=8), dict(scale=2), dict(scale=2, unshuffle=True), dict(scale=1, unshuffle=True)],
                          ids=lambda s: "-".join(f"{k}{v}" for k, v in s.items()))
@@ -200,10 +209,10 @@ from esrdgan.inference import upscale
 torch.set_num_threads(1)
 sides, run = [], tiles.tile_spans
 tiles.tile_spans = lambda size, tile, *rest: (sides.append(tile), run(size, tile, *rest))[1]
-net, lr = RRDBNet(32, 1, 8).requires_grad_(False), torch.rand(3, 260, 260)
+net, lr = RRDBNet(32, 1, 256, n_dense=1).requires_grad_(False), torch.rand(3, 260, 260)
 upscale(net, lr[:, :20, :20])
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 160_000_000, resource.RLIM_INFINITY))
 out = upscale(net, lr, overlap=8, precision='fp32')
 print(json.dumps([list(out.shape), bool(out.isfinite().all()), sides[2:]]))
 """
@@ -275,10 +284,32 @@ def test_sixteen_bits_survive_bf16(tmp_path):
 
 def test_finite_pass_feeds_channels_last(net):
     shapes = []
-    hook = net.register_forward_pre_hook(lambda m, x: shapes.append(x[0].is_contiguous(memory_format=torch.channels_last)))
+    hook = net.conv_first.register_forward_pre_hook(lambda m, x: shapes.append(x[0].is_contiguous(memory_format=torch.channels_last)))
     finite_pass(net, torch.rand(1, 3, 9, 10), torch.float32, ensemble=True)
     hook.remove()
     assert shapes == [True] * 8
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(scale=1), dict(scale=2), dict(scale=8), dict(hr_kernel=5), dict(scale=1, hr_kernel=5), dict(scale=2, hr_kernel=5),
+                                      dict(scale=2, unshuffle=True), dict(scale=1, unshuffle=True, hr_kernel=5)], ids=str)
+@pytest.mark.parametrize("height", [1, 63, 64, 65, 67, 129, 150])
+def test_strips_change_nothing(settings, height):
+    "The layers at full size, strip by strip or at once: where strips meet, and at the edges of the picture, too."
+    torch.manual_seed(0)
+    model = RRDBNet(6, 1, 4, **settings).requires_grad_(False)
+    for p in model.parameters():
+        p.copy_(torch.randn(p.shape) * (.3 if p.dim() > 1 else 1))      # large biases: what lies beyond the edge of a strip is not zero behind a layer
+    x = torch.rand(1, 3, height, 7)
+    whole = model(x)
+    torch.testing.assert_close(in_strips(model, x), whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))    # sums in another order
+
+
+def test_no_layer_at_full_size_sees_more_than_a_strip(net):
+    seen = []
+    hook = net.conv_hr.register_forward_pre_hook(lambda m, x: seen.append(x[0].shape[2]))
+    upscale(net, torch.rand(3, 500, 8))
+    hook.remove()
+    assert len(seen) == 8 and max(seen) == (STRIP + 2 * HALO) * 4
 
 
 def test_ensemble_knows_no_orientation(net):
