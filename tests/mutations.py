@@ -99,7 +99,7 @@ MUTATIONS = [
     Mutation("the certificate tolerates anything", "evaluate", "> tolerance:", "> 99:", "test_evaluate.py -k spoilt"),
     # pictures
     Mutation("the two pictures of a pair are turned apart", "data", "turn(x, code).contiguous() for x in (lr, hr))", "turn(x, code * (x is hr)).contiguous() for x in (lr, hr))", "test_data.py -k every_sample"),
-    Mutation("the crop of LR without its surroundings", "data", "s, m = pairs.scale, 2", "s, m = pairs.scale, 0", "test_data.py -k lr_of_a_crop"),
+    Mutation("the crop of LR without its surroundings", "data", "s, m, more = pairs.scale, 2,", "s, m, more = pairs.scale, 0,", "test_data.py -k lr_of_a_crop"),
     Mutation("each epoch in the same order", "data", "counted_generator(seed, epoch, 'order')", "counted_generator(seed, 0, 'order')", "test_data.py -k new_order"),
     Mutation("a resumed run begins at the first batch", "data", "count(start_step * size + rank, size)", "count(rank, size)", "test_data.py -k resuming"),
     Mutation("every process has the same share", "data", "count(start_step * size + rank, size)", "count(start_step * size, size)", "test_data.py -k parts"),
