@@ -36,6 +36,7 @@ browser: .venv/test
 
 bench: .venv/test
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/training.py
 
 lessons: .venv/test
 	$(BIN)/nbdev_export

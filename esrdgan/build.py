@@ -60,13 +60,14 @@ def build(
     generator, discriminator = _seeded(config)
     if start is None: start = config.generator.start_from
     if start: _fill(generator, start)
-    features = None
+    features, precision = None, pick_precision(device, config.training.precision)
     if settings.perceptual_weight:
         make = dict(vgg19=vgg19, vgg16=vgg16, lpips_vgg16=lpips_vgg16, edge_vgg16_small=edge_vgg16_small)[config.features.network]
         features = make(*[config.features.layers] * bool(config.features.layers)).to(device, memory_format=torch.channels_last)
+        features.trunk.to(precision)        # once, not at every step
     return State(generator.to(device), discriminator.to(device) if settings.adversarial_weight else None, features,
         dict(l1=l1, l2=l2, charbonnier=charbonnier)[config.losses.pixel], ADVERSARIAL[config.losses.adversarial], config.run.seed, config.training.betas,
-        pick_precision(device, config.training.precision), config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])
+        precision, config.plain(), dict(adam=torch.optim.Adam, muon=Muon)[config.training.optimizer])
 
 # %% ../nbs/tool/build.ipynb #cell-12
 class RunPictures:

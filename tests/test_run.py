@@ -15,8 +15,10 @@ from esrdgan.config import Config, ConfigError, check_config, read_config, write
 from esrdgan.data import DataError
 from esrdgan.degrade import PRESETS
 from esrdgan.evaluate import Validator
+from esrdgan.features import edge_vgg16_small
 from esrdgan.image import write_image
 from esrdgan.logs import read_lines
+from esrdgan.losses import perceptual
 from esrdgan.run import RunLogger, Stopped, check, claim, defer_interrupt, result, run
 from esrdgan.state import TrainingError, checkpoints
 from esrdgan.train import DistContext
@@ -567,3 +569,17 @@ def test_pictures_held_out_are_measured_and_never_learned_from(pictures, tmp_pat
     assert all(torch.equal(v, b[k]) for k, v in a.items())
     config.data.hold_out = 3
     assert RunPictures(config).problems() == [f"[data] hold_out is 3, but {pictures} holds 3 pictures"]
+
+
+def test_the_perceptual_network_is_cast_once_and_says_the_same(pictures):
+    "What autocast would do to its weights at every step is done when the run is built; the picture is still brought to the network's range in float32."
+    config = tiny(pictures)
+    config.training.precision = "bf16"
+    once, each = build(config, "gan", "").features, edge_vgg16_small({2: 1.}).to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 32, 32, requires_grad=True)
+    assert {p.dtype for p in once.parameters()} == {torch.bfloat16} and once.mean.dtype == torch.float32
+    answers = []
+    for features in (once, each):
+        with torch.autocast("cpu", torch.bfloat16): loss = perceptual(features, x, x.detach().flip(-1))
+        answers.append((loss, *torch.autograd.grad(loss, x)))
+    assert all(map(torch.equal, *answers))
