@@ -44,7 +44,7 @@ def fill_transparent(
     mass = pool(alpha)
     coarse = fill_transparent(pool(rgb * alpha) / mass.clamp(min=1e-8), mass)
     coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :rgb.shape[1], :rgb.shape[2]]
-    return torch.where(alpha > 0, rgb, coarse)
+    return torch.where(alpha > 0, rgb, coarse, out=coarse)      # in a large picture's own memory
 
 # %% ../nbs/networks/inference.ipynb #cell-10
 def pick_device(
@@ -373,12 +373,12 @@ def memory_needed(
 )->float:              # GB
     "About how much memory a whole process takes to enlarge a picture on a CPU, tiles as usual (measured: `benchmarks/memory.md`)."
     (height, width), larger, features = size, model.scale**2, getattr(model, 'config', {}).get('n_features', 64)
-    read = 2 * (16 if alpha else 12) * height * width
+    read = (64 if alpha else 24) * height * width
     rows, columns = cpu_tile(size, 32)
     one_pass = 30 * features * rows * columns
-    band = (2 if alpha else 1) * 1.3 * 12 * larger * (rows + 64) * width
+    band = (3.2 if alpha else 1.4) * 12 * larger * min(rows + 64, height) * width
     whole = 0 if form == 'png' else 2 * (4 if alpha else 3) * result[0] * result[1]
-    return 1.2 + (read + one_pass + band + whole) / 1e9
+    return 1.3 + (read + one_pass + band + whole) / 1e9
 
 def upscale_folder(
     model:nn.Module,           # a generator
