@@ -157,7 +157,7 @@ def of_a_checkpoint(flush):
     return lambda file: (flush if sys._getframe(1).f_globals["__name__"] == "esrdgan.state" else FSYNC)(file)
 
 
-SAVE, REPLACE, FSYNC, FORWARD = torch.save, os.replace, os.fsync, RRDBNet.forward
+SAVE, REPLACE, FSYNC, FORWARD = torch.save, os.replace, os.fsync, RRDBNet.trunk
 BREAKS = {
     "the disk is full in the middle of a checkpoint": ((torch, "save", lambda: on_call(4, half_file(torch_says), SAVE)), "cannot be written .*MB are free", 2),
     "the disk is full when a checkpoint is flushed": ((os, "fsync", lambda: of_a_checkpoint(on_call(4, full, FSYNC))), "cannot be written .*No space left", 2),
@@ -168,7 +168,7 @@ BREAKS = {
     "the disk is full at TensorBoard's file": ((room, "TensorBoardLog", lambda: Board), "No space left", 2),
     "the disk is full at config.ini": ((Path, "write_text", lambda: text_to("config.ini", full)), "No space left", 0),
     "the disk is full at the owner's note": ((Path, "write_text", lambda: text_to(".owner", full)), "No space left", 0),
-    "memory runs out": ((RRDBNet, "forward", lambda: on_call(4, no_memory, FORWARD)), "step 3 of psnr: out of memory", 2),
+    "memory runs out": ((RRDBNet, "trunk", lambda: on_call(4, no_memory, FORWARD)), "step 3 of psnr: out of memory", 2),
     "a picture cannot be read any more": ((esrdgan.data, "sample", lambda: on_call(5, full, esrdgan.data.sample)), "the next pictures cannot be had .*all is saved", 2),
     "killed in the middle of a checkpoint": ((torch, "save", lambda: on_call(4, half_file(die), SAVE)), "", 2),
     "killed between best.pt and the step's file": ((torch, "save", lambda: on_call(3, die, SAVE)), "", 1),

@@ -133,12 +133,12 @@ def test_the_system_refuses(name, folder, model, tmp_path, capsys, monkeypatch):
 
 
 # what the network does with b
-FORWARD = RRDBNet.forward
+FORWARD = RRDBNet.trunk
 
 
 def no_memory(): raise MemoryError()
 def a_bug(): raise RuntimeError("expected input to have 4 channels")
-def not_a_number(): return torch.full((1, 3, 36, 48), torch.nan)
+def not_a_number(): return torch.full((1, 4, 9, 12), torch.nan)       # features
 
 
 NETWORK = {"memory runs out": (no_memory, "memory"), "an error of the network": (a_bug, "4 channels"), "NaN, even in fp32": (not_a_number, "even in fp32")}
@@ -148,7 +148,7 @@ NETWORK = {"memory runs out": (no_memory, "memory"), "an error of the network": 
 def test_the_network_fails(name, folder, model, tmp_path, capsys, monkeypatch):
     fault, says = NETWORK[name]
     with monkeypatch.context() as patch:
-        patch.setattr(RRDBNet, "forward", lambda net, x: fault() if is_b(x) else FORWARD(net, x))
+        patch.setattr(RRDBNet, "trunk", lambda net, x: fault() if is_b(x) else FORWARD(net, x))
         assert says in goes_wrong(folder, model, tmp_path, capsys)
     goes_on(folder, model, tmp_path)
 
@@ -161,7 +161,7 @@ def test_it_is_stopped_in_the_middle(how, folder, model, tmp_path):
             if is_b(x): os.kill(os.getpid(), signal.SIGINT if how == "Ctrl-C" else getattr(signal, how))
             return FORWARD(net, x)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        RRDBNet.forward = stop
+        RRDBNet.trunk = stop
         status = 1
         try: status = main(["use", str(folder), "--out", str(tmp_path / "out"), "--model", model, "--precision", "fp32"])
         finally: os._exit(status)
