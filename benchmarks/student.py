@@ -26,7 +26,7 @@ def damaged(hr, number, round):
 
 
 def make(paths, out, rounds):
-    "Write the LR that are not there yet, and give their number."
+    "Write the LR that are not there yet."
     for number, path in enumerate(tqdm(paths, desc="damaging", unit="picture", disable=None)):
         for round in range(rounds):
             place = Path(out, "LR", f"{path.stem}_{round}.png")

@@ -5,7 +5,7 @@
 One step of each player: 8 crops of 128 px, a generator of 64 features and 4 blocks, the VGG-style discriminator, conv5_4 of VGG-19, the relativistic average loss. Weights are random:
 speed does not depend on their values. `straightforward` is what one writes from the papers: float32, the usual memory layout, all of D and VGG in both steps. The variants take turns,
 round after round; read the ratios. `data` is how long the trainer would wait for its crops. Adds a table to benchmarks/training.md. `--curves 300` trains fp32, bf16 and fp32 with another
-seed for so many steps and says how far their losses lie apart.
+seed for so many steps and gives the mean losses of each.
 """
 import argparse
 import statistics
@@ -75,6 +75,7 @@ def made(args, device, precision, seed=0):
     "Our players, in `precision`."
     g, d, vgg = players(args)
     features = FeatureNet(vgg, {34: 1.}, MEAN, STD).to(device, memory_format=torch.channels_last)
+    features.trunk.to(precision)            # as `build` does
     return State(g.to(device), d.to(device), features, seed=seed, precision=precision)
 
 
@@ -101,7 +102,7 @@ def data_speed(args, change=None, n=10):
 
 
 def curves(args, device):
-    "Mean distance of the losses over the last half, bf16 and another seed of the crops against fp32."
+    "Mean losses of the last half: fp32, bf16, and fp32 with other crops. Rows of a table, and the names of its columns."
     def losses(precision, seed):
         crops = batches(Pairs(HERE.parent / "data" / "train", patch=args.patch), args.crops, seed)
         run = train(made(args, device, precision, seed), crops, Settings(steps=args.curves, learning_rate=1e-4, d_learning_rate=1e-4, **WEIGHTS))

@@ -47,8 +47,6 @@ class Client(NotebookClient):
 
 ROOMS = ("pictures", "networks", "training", "tool")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# What a training shows is shown with these seeds: the margins were chosen on all three, a usual run of the tests looks at one.
-SEEDS = (1, 2, 3) if os.environ.get("ESRDGAN_ALL_SEEDS") else (1,)
 SHORTER = {"14_trick_lab": ("STEPS = 300 ", "STEPS = 40 ")}    # a live run that is long in the lesson is cut short in the browser; tests/test_trick_lab.py trains it
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import lessons
 from esrdgan.blocks import RRDB
 from esrdgan.generator import RRDBNet, spread
 
@@ -198,7 +197,7 @@ def lesson():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize('seed', lessons.SEEDS)
+@pytest.mark.parametrize('seed', (1, 2, 3))
 def test_the_first_training_beats_bicubic_on_unseen_pictures(lesson, seed):
     "The lesson's 400 steps. Seen with seed 1: .55 to .93 dB; the bound is less than a third of it, so it does not depend on the order of sums."
     net = lesson['first_training'](400, seed=seed)
@@ -206,7 +205,7 @@ def test_the_first_training_beats_bicubic_on_unseen_pictures(lesson, seed):
     assert min(gains) > .15, gains
 
 
-@pytest.mark.parametrize('seed', lessons.SEEDS)
+@pytest.mark.parametrize('seed', (1, 2, 3))
 def test_sixty_six_times_do_no_harm_and_millions_do(seed):
     x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     hr = F.interpolate(x, scale_factor=4)

@@ -6,7 +6,6 @@ bicubic's by .2 to .3. They hold for a training as a whole, not for a number of 
 import pytest
 import torch
 
-import lessons
 from lessons import NBS, names_of
 
 
@@ -30,7 +29,7 @@ def test_pixels_alone_gain_decibels(lesson, by_pixels):
     assert lesson["decibels"](by_pixels) > lesson["decibels"](lesson["bicubic"][0]) + .5
 
 
-@pytest.mark.parametrize("seed", lessons.SEEDS)
+@pytest.mark.parametrize("seed", (1, 2, 3))
 def test_the_gan_ends_sharper_and_nearer_in_lpips(lesson, by_pixels, seed):
     texture, rgb, lpips, truth, bicubic = (lesson[name] for name in ("texture", "rgb", "lpips", "truth", "bicubic"))
     sr = lesson["Training"](.02, seed).step(240)["sr"]

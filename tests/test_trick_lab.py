@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from esrdgan.state import TrainingError
-import lessons
 from lessons import NBS, names_of
 
 
@@ -154,7 +153,7 @@ def ended(lesson, begin):
     return ended
 
 
-SEEDS = pytest.mark.parametrize("seed", lessons.SEEDS)
+SEEDS = pytest.mark.parametrize("seed", (1, 2, 3))
 
 
 @SEEDS
