@@ -15,7 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -31,6 +31,7 @@ from .fetch import sha256
 from .files import check_writable, made_by_us, stripped
 from .image import FORMATS, Picture, UnsupportedKind, check_format, read_picture, write_bands
 from .resize import imresize
+from .speed import fast_upsampling
 from .tiles import SMALLEST, halving, joined, resized_bands, tiled, tiled_bands
 
 # %% ../nbs/networks/inference.ipynb #cell-7
@@ -127,6 +128,10 @@ def in_strips(
         strips.append(strip[:, :, (top - first) * times:(top - first + STRIP) * times])
     return torch.cat(strips, 2)[..., :x.shape[2] * model.scale, :x.shape[3] * model.scale]
 
+def _quick(model, x):
+    "On a processor the up-convolutions take the short way (the room `speed`)."
+    return fast_upsampling(model) if x.device.type == 'cpu' else nullcontext()
+
 def finite_pass(
     model:nn.Module,      # the generator
     x:Tensor,             # (B, 3, h, w), on the model's device
@@ -137,7 +142,7 @@ def finite_pass(
     x = x.contiguous(memory_format=torch.channels_last)
     run = partial(in_strips, model)
     for kind in dict.fromkeys((dtype, torch.float32)):
-        with _exact_end(model), torch.autocast(x.device.type, kind, enabled=kind != torch.float32):
+        with _quick(model, x), _exact_end(model), torch.autocast(x.device.type, kind, enabled=kind != torch.float32):
             y = (self_ensemble(run, x) if ensemble else run(x)).float()
         if y.isfinite().all(): return y
     raise ValueError('the model gives infinities or NaN even in fp32: its weights are damaged, or the picture holds such values')
