@@ -226,7 +226,7 @@ def read_picture(
         raise PictureError(f'{path} {why}: {" ".join(str(error).split())}') from None
     x = to_float(found.pop('a'))
     colours = 3 if len(x) > 2 else 1
-    return Picture(x[:colours].expand(3, -1, -1).contiguous(), x[colours:] if len(x) > colours else None, **found)
+    return Picture(x[:colours].expand(3, -1, -1).contiguous(), x[colours:].clone() if len(x) > colours else None, **found)
 
 # %% ../nbs/pictures/image.ipynb #cell-24
 def read_image(

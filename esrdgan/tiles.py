@@ -46,7 +46,7 @@ def blend_weights(
     return [w / total[a * scale:b * scale] for w, (a, b) in zip(weights, spans)]
 
 # %% ../nbs/networks/tiles.ipynb #cell-17
-_ROWS = 256     # of a band at most, so that what is made of one is small
+_PIXELS = 1 << 21     # of a band at most, so that what is made of one is small
 
 def tiled_bands(
     enlarge:Callable,  # (3, h, w) -> (3, h*scale, w*scale), on any device
@@ -73,7 +73,8 @@ def tiled_bands(
                 bar.update()
             done = (finished - top) * scale
             begun = band[:, done:].clone()
-            for row in range(0, done, _ROWS): yield band[:, row:min(row + _ROWS, done), :width * scale].clone()   # a view would keep all of `band`
+            rows = max(1, _PIXELS // band.shape[2])
+            for row in range(0, done, rows): yield band[:, row:min(row + rows, done), :width * scale].clone()   # a view would keep all of `band`
             del band
 
 def joined(

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from torch import nn
 
-from esrdgan import inference
+from esrdgan import inference, tiles
 from esrdgan.degrade import blockiness, gaussian_noise, grain, jpeg
 from esrdgan.generator import RRDBNet
 from esrdgan.files import Notes, made_by_us
@@ -740,17 +741,39 @@ def test_a_file_written_in_bands_is_what_one_go_makes(kind, scale, bits, net, tm
         assert (made.alpha - expected).abs().max() <= near and made.alpha.min() == 0 and made.alpha.max() == 1
 
 
-def test_the_first_band_leaves_before_the_last_tile_is_made():
-    "And none is taller than 256 rows, however tall the tiles."
+def test_the_first_band_leaves_before_the_last_tile_is_made(monkeypatch):
+    "And none has more than so many pixels, however tall the tiles."
+    monkeypatch.setattr(tiles, "_PIXELS", 100 * 80)
     passes = []
     class Counting(Bicubic):
         def forward(self, x): passes.append(x.shape); return super().forward(x)
     picture = Picture(torch.rand(3, 400, 20), torch.rand(1, 400, 20))
     bands = picture_bands(Counting(), picture, (1600, 80), partial(upscale_bands, tile=100, overlap=8))
     first = next(bands)
-    assert first.shape[0] == 4 and first.shape[1] <= 256 and len(passes) == 2       # one of colours, one of alpha; of four each
+    assert first.shape[0] == 4 and first.shape[1] <= 100 and len(passes) == 2       # one of colours, one of alpha; of four each
     rest = list(bands)
-    assert len(passes) == 8 and first.shape[1] + sum(b.shape[1] for b in rest) == 1600 and max(b.shape[1] for b in rest) <= 256
+    assert len(passes) == 8 and first.shape[1] + sum(b.shape[1] for b in rest) == 1600 and max(b.shape[1] for b in rest) == 100
+
+
+def test_a_band_of_any_width_has_a_row():
+    assert [band.shape for band in tiles.tiled_bands(lambda x: nearest(x, 4), torch.rand(3, 3, 700_000), 4, (3, 350_000), 0)] == [(3, 1, 2_800_000)] * 12
+
+
+def test_the_colours_of_a_picture_go_while_its_alpha_stays(net, tmp_path, monkeypatch):
+    "Of a large picture with transparency the filled colours are held, not the others beside them."
+    write_picture(Picture(torch.rand(3, 12, 10), torch.rand(1, 12, 10).round()), tmp_path / "a.png")
+    alpha = read_picture(tmp_path / "a.png").alpha
+    assert alpha.untyped_storage().nbytes() == 4 * alpha.numel()           # not a view of all four channels
+    colours, gone, plain = [], [], inference.fill_transparent
+    def fill(rgb, alpha):
+        colours.append(weakref.ref(rgb))
+        return plain(rgb, alpha)
+    def enlarge(model, x):
+        gone.append(colours[0]() is None)
+        yield from upscale_bands(model, x)
+    monkeypatch.setattr(inference, "fill_transparent", fill)
+    report = upscale_folder(net, [tmp_path / "a.png"], tmp_path / "out", enlarge=enlarge)
+    assert len(report.done) == 1 and gone == [True, True]                   # once for the colours, once for alpha
 
 
 def test_a_tile_that_does_not_fit_is_cut_and_the_next_ones_are_cut_at_once():
