@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageCms, TiffImagePlugin
 
@@ -113,12 +114,16 @@ def _deep_tiff(path, data):
     return a[..., :4]
 
 # %% ../nbs/pictures/image.ipynb #cell-21
+_PILLOW = int(PIL.__version__.split('.')[0])
+
 def _decode(path, data, pixels):
     "A Picture's fields; `data` is the whole file, `pixels` what Pillow shall see of it."
     with Image.open(io.BytesIO(pixels)) as im:
         raw, source = im.tile[0][3] if im.format == 'PNG' else '', im
         if im.format == 'PPM' and im.mode == 'RGB' and im.tile[0][0].startswith('ppm') and im.tile[0][3][1] > 255:
             raise PictureError(f'{path} has 16 bits per channel, of which only 8 could be read: save it as a 16-bit PNG')
+        if im.format == 'PCX' and im.mode == 'RGB' and im.width % 2 and _PILLOW < 13:
+            raise UnsupportedKind(f'{path} is a PCX of odd width, whose colours Pillow {PIL.__version__} would mix up: update to Pillow 13, or save it as PNG')
         a, grey = (_numbers(path, im, data), im.mode.startswith('I;16')) if im.format == 'TIFF' else (None, False)
         if a is None: im.load()
         icc, key, notes = im.info.get('icc_profile'), im.info.get('transparency'), read_notes(im, data)

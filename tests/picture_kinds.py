@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+import PIL
 from PIL import Image, ImageCms
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -279,7 +280,7 @@ KINDS = [
     ("jfif", raw("photo.jfif", encoded(FLAT, "JPEG", quality=100)), Kind(flat, off_by=2)),
     ("tga", saved("photo", COLOUR, "tga"), Kind(COLOURS)),
     ("qoi", saved("photo", COLOUR, "qoi"), Kind(COLOURS)),
-    ("pcx", saved("photo", COLOUR, "pcx"), Kind(COLOURS)),
+    ("pcx", saved("photo", COLOUR, "pcx"), Kind(COLOURS) if int(PIL.__version__.split(".")[0]) >= 13 else "is a PCX of odd width"),
     ("ico", saved("photo", FLAT, "ico"), Kind(flat)),
     ("a web page", raw("page.jpg", b"\n<!DOCTYPE html><html>quota exceeded</html>"), "is a web page, not a picture"),
     ("an SVG", raw("drawing.png", b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'), "a drawing or a document"),

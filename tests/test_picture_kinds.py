@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from esrdgan import image
 from esrdgan.image import Picture, PictureError, read_image, read_picture, to_uint8, to_uint16, write_picture
 from picture_kinds import KINDS, Kind
 
@@ -53,3 +55,14 @@ def test_refused_in_one_line(maker, words, tmp_path):
 
 def test_the_table_is_complete():
     assert len({name for name, _, _ in KINDS}) == len(KINDS) >= 22
+
+
+@pytest.mark.parametrize("release, width, right", [(12, 3, False), (12, 4, True), (13, 3, True)])
+def test_a_pcx_that_an_older_pillow_would_mix_up_is_refused(release, width, right, tmp_path, monkeypatch):
+    if width % 2 and right and image._PILLOW < 13: pytest.skip("this Pillow would mix it up")
+    colours = np.random.default_rng(0).integers(0, 256, (2, width, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.pcx")
+    monkeypatch.setattr(image, "_PILLOW", release)
+    if right: assert torch.equal((read_picture(tmp_path / "a.pcx").rgb * 255).round().byte(), torch.from_numpy(colours).permute(2, 0, 1))
+    else:
+        with pytest.raises(PictureError, match="odd width.*Pillow 13"): read_picture(tmp_path / "a.pcx")
