@@ -37,6 +37,7 @@ browser: .venv/test
 bench: .venv/test
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/folder.py
 
 lessons: .venv/test
 	$(BIN)/nbdev_export
